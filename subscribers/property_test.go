@@ -263,7 +263,7 @@ func TestDashboardProperty(t *testing.T) {
 	pgtest.Slow(t, "many runs")
 	r := newReplica(t, dashboard.Service, ordersFeed(t))
 	rapid.Check(t, func(t *rapid.T) {
-		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, order_line, figure`, func(copied []feed.Entry, _ bool) {
+		copies(t, r, drawHistory(t, rapid.Bool().Draw(t, "forget")), `truncate orders, figure`, func(copied []feed.Entry, _ bool) {
 			placed, cancelled := stateAfter(t, copied)
 			want := sums{Orders: int64(len(placed)), Cancelled: int64(len(cancelled))}
 			byModel, byDay, byOption := map[string]sum{}, map[string]sum{}, map[string]sum{}

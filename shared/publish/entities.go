@@ -7,7 +7,6 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -30,7 +29,7 @@ const maxNewer = 10_000
 // size.
 func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, after uuid.UUID, limit int) (found *Entities, err error) {
 	err = l.withListApplied(ctx, func() error {
-		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{BeginQuery: `begin isolation level repeatable read read only; ` + byIndex}, func(tx pgx.Tx) error {
 			at, err := l.locate(ctx, tx, name, cursor, int64(limit), nil)
 			if err != nil {
 				return err
@@ -56,8 +55,14 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 	return found, l.lasts(ctx, name, &found.Location)
 }
 
-// byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short.
-const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off`
+// byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short. No plan
+// is compiled, which would take longer than the page.
+const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = off; set local jit = off`
+
+// nearSQL reads the next $3 entries, in the order of their entities. Of a feed whose entities have one version that is all
+// of a page, twenty times as fast as by walkSQL.
+const nearSQL = `
+	select entity_id, position from feed_entry where feed = $1 and entity_id > $2 order by entity_id, version limit $3`
 
 // walkSQL goes from one entity to the next through the index, however many versions each has, until $3 of them began at
 // or before position $4, or $5 did not.
@@ -72,65 +77,82 @@ const walkSQL = `
 	   where old < $3 and newer < $5)
 	select entity_id, position from e`
 
-// newestSQL reads the newest entry up to position $4 of each entity: its last one, or else one that it finds by halving.
+// lastSQL reads the last entry of each entity, unless it is after position $3.
+const lastSQL = `
+	select ` + entryColumns + `
+	  from unnest($2::uuid[]) as id cross join lateral (
+	       select * from feed_entry where feed = $1 and entity_id = id order by version desc limit 1) as last
+	 where position <= $3`
+
+// newestSQL reads the newest entry up to position $3 of each entity, which it finds by halving.
 const newestSQL = `
-	select ` + entryColumns + `, first
-	  from unnest($2::uuid[], $3::bigint[]) as i (id, first) cross join lateral (
+	select ` + entryColumns + `
+	  from unnest($2::uuid[]) as id cross join lateral (
 	       with recursive search (low, high) as (
-	         select case when position <= $4 then version else 1 end, version
-	           from (select position, version from feed_entry where feed = $1 and entity_id = id order by version desc limit 1) as last
+	         (select 1::bigint, version from feed_entry where feed = $1 and entity_id = id order by version desc limit 1)
 	         union all
-	         select case when position <= $4 then version else low end, case when position <= $4 then high else version - 1 end
-	           from search join feed_entry on feed = $1 and entity_id = id and version = (low + high + 1) / 2 where low < high)
+	         select case when position <= $3 then version else low end, case when position <= $3 then high else version - 1 end
+	           from search cross join lateral (
+	                select position, version from feed_entry where feed = $1 and entity_id = id and version = (low + high + 1) / 2 limit 1) as middle
+	          where low < high)
 	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as newest`
 
 // readEntities returns the newest entries of up to limit entities, and the last id that it looked at if there may be
 // more.
 func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) (entries []feed.Entry, last uuid.UUID, err error) {
-	if _, err := tx.Exec(ctx, byIndex); err != nil {
-		return nil, last, err
-	}
-	rows, err := tx.Query(ctx, walkSQL, name, after, limit+1, upTo, maxNewer)
-	if err != nil {
-		return nil, last, err
-	}
+	began, newer, at := map[uuid.UUID]int64{}, 0, after // at is the last entity that was looked at
 	var ids []uuid.UUID
-	var firsts []int64
-	var id uuid.UUID
-	var first int64
-	looked, err := pgx.ForEachRow(rows, []any{&id, &first}, func() error {
-		if first <= upTo {
-			ids, firsts = append(ids, id), append(firsts, first)
+	look := func(sql string, args ...any) (read int64, err error) {
+		rows, err := tx.Query(ctx, sql, append([]any{name, at}, args...)...)
+		if err != nil {
+			return 0, err
 		}
-		return nil
-	})
+		var id uuid.UUID
+		var first int64
+		tag, err := pgx.ForEachRow(rows, []any{&id, &first}, func() error {
+			switch {
+			case id == at: // a later version
+			case first <= upTo:
+				ids, began[id] = append(ids, id), first
+			default:
+				newer++
+			}
+			at = id
+			return nil
+		})
+		return tag.RowsAffected(), err
+	}
+	read, err := look(nearSQL, limit+1)
+	if err == nil && int(read) == limit+1 && len(ids) <= limit {
+		_, err = look(walkSQL, limit+1-len(ids), upTo, maxNewer-newer)
+	}
 	switch {
 	case err != nil:
 		return nil, last, err
 	case len(ids) > limit:
-		ids, firsts, last = ids[:limit], firsts[:limit], ids[limit-1]
-	case int(looked.RowsAffected())-len(ids) == maxNewer:
-		last = id
+		ids, last = ids[:limit], ids[limit-1]
+	case newer == maxNewer:
+		last = at
 	}
-	if rows, err = tx.Query(ctx, newestSQL, name, ids, firsts, upTo); err != nil {
-		return nil, last, err
-	}
-	var began positions
-	if entries, err = l.collectEntries(rows, name, &began); err != nil {
-		return nil, last, err
-	}
-	for i := range entries {
-		entries[i].First = began[i]
+	for _, sql := range []string{lastSQL, newestSQL} {
+		if len(ids) == 0 {
+			break
+		}
+		rows, err := tx.Query(ctx, sql, name, ids, upTo)
+		if err != nil {
+			return nil, last, err
+		}
+		found, err := l.collectEntries(rows, name)
+		if err != nil {
+			return nil, last, err
+		}
+		for i := range found {
+			found[i].First = began[found[i].ID]
+			delete(began, found[i].ID)
+		}
+		entries = append(entries, found...)
+		ids = slices.DeleteFunc(ids, func(id uuid.UUID) bool { return began[id] == 0 })
 	}
 	slices.SortFunc(entries, func(a, b feed.Entry) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return entries, last, nil
-}
-
-// positions are a column that is scanned row by row.
-type positions []int64
-
-// ScanInt64 implements [pgtype.Int64Scanner].
-func (p *positions) ScanInt64(position pgtype.Int8) error {
-	*p = append(*p, position.Int64)
-	return nil
 }

@@ -2,15 +2,20 @@ package publish
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
 
 // A page of the entities costs the same, however long the log is and however many versions they have, also by the plan
@@ -44,12 +49,23 @@ func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
-	for _, sql := range []string{`set plan_cache_mode = force_generic_plan`, `prepare page (text, uuid, int, bigint, int) as ` + walkSQL} {
+	for _, sql := range []string{
+		`set plan_cache_mode = force_generic_plan`, `prepare near (text, uuid, int) as ` + nearSQL, `prepare walk (text, uuid, int, bigint, int) as ` + walkSQL,
+		`prepare last (text, uuid[], bigint) as ` + lastSQL, `prepare newest (text, uuid[], bigint) as ` + newestSQL,
+	} {
 		if _, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
 			t.Fatal(err)
 		}
 	}
-	const explain = `explain (analyze, timing off) execute page ('` + feedName + `', '00000000-0000-0000-0000-000000000000', 11, 9223372036854775807, 10)`
+	var ids string
+	if err := conn.QueryRow(t.Context(), `select array_agg(distinct entity_id)::text from feed_entry where position < 12`).Scan(&ids); err != nil {
+		t.Fatal(err)
+	}
+	none := uuid.Nil.String()
+	pages := []string{
+		`near ('` + feedName + `', '` + none + `', 11)`, `walk ('` + feedName + `', '` + none + `', 11, 9223372036854775807, 10)`,
+		`last ('` + feedName + `', '` + ids + `', 9223372036854775807)`, `newest ('` + feedName + `', '` + ids + `', 9223372036854775807)`,
+	}
 	for _, x := range []struct{ name, sql string }{
 		{"few entities", `analyze`},
 		{"more entities", `insert into feed_entry select feed, position + 20 * n, kind, gen_random_uuid(), version, updated, payload, salt, payload_hash, digest
@@ -59,10 +75,63 @@ func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
 		{"known statistics", `analyze`},
 	} {
 		exec(t, pool, x.sql)
-		if text := plan(conn, explain); !strings.Contains(text, "(actual rows=11") || regexp.MustCompile(`Seq Scan on feed_entry|Bitmap|Sort`).MatchString(text) {
-			t.Errorf("%s: a page reads the whole log:\n%s", x.name, text)
+		for _, page := range pages {
+			if text := plan(conn, `explain (analyze, timing off) execute `+page); !strings.Contains(text, "(actual rows=11") ||
+				regexp.MustCompile(`Seq Scan on feed_entry|Bitmap|Sort|JIT`).MatchString(text) {
+				t.Errorf("%s: a page reads the whole log:\n%s", x.name, text)
+			}
 		}
 	}
+}
+
+// The pages of a snapshot have the newest version that each entity had at its head, once, whatever the sizes of the
+// pages, the versions of the entities and what came after the head.
+func TestEntitiesProperty(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "many runs")
+	pool := database(t)
+	l := openLog(t, pool)
+	const entities, rounds = 30, 150
+	version := map[int]int64{}
+	err := l.InTx(t.Context(), func(tx *Tx) error {
+		for range rounds {
+			n := rand.IntN(1 + rand.IntN(entities)) // some change often, some seldom
+			version[n]++
+			tx.Append(feedName, thing(numbered(n), version[n]))
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		head, limit := rapid.Int64Range(1, rounds).Draw(t, "head"), rapid.IntRange(1, entities+5).Draw(t, "limit")
+		rows, _ := pool.Query(context.Background(), `
+			select format('%s %s %s %s', entity_id, version, position, (select min(position) from feed_entry f where f.entity_id = newest.entity_id))
+			  from (select distinct on (entity_id) * from feed_entry where position <= $1 order by entity_id, version desc) as newest order by entity_id`, head)
+		want, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var digest []byte
+		if err := pool.QueryRow(context.Background(), `select digest from feed_entry where position = $1`, head).Scan(&digest); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for after, more := uuid.Nil, true; more; {
+			found, err := l.Entities(context.Background(), feedName, feed.At(head, feed.Digest(digest)), after, limit)
+			if err != nil || len(found.Entries) > limit {
+				t.Fatalf("%+v %v", found, err)
+			}
+			for _, e := range found.Entries {
+				got = append(got, fmt.Sprintf("%s %d %d %d", e.ID, e.Version, e.Position, e.First))
+			}
+			after, more = found.Last, found.Last != uuid.Nil
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("%q, want %q", got, want)
+		}
+	})
 }
 
 func TestEntities(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -22,8 +23,7 @@ type csvOrder struct {
 	ID                 uuid.UUID
 	Status, Stage      string
 	PlacedAt           time.Time
-	Cars               int64
-	Models             string
+	Lines              []order.Line
 	TotalCents         int64
 	BuiltAt, ShippedAt *time.Time
 }
@@ -51,12 +51,8 @@ func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error]
 			for {
 				ctx, cancel := context.WithTimeout(r.Context(), web.RequestTimeout)
 				rows, _ := db.Query(ctx, `
-					select id, status, stage, placed_at, coalesce(cars, 0), coalesce(models, ''), total_cents, built_at, shipped_at
-					  from orders
-					 cross join lateral (
-						select sum(quantity)::bigint as cars, string_agg(quantity || ' ' || model, ', ' order by line) as models
-						  from order_line where order_id = id) as l
-					 where (placed_at, id) > ($1, $2) and placed_at < $3 order by placed_at, id limit $4`, after.PlacedAt, after.ID, last, readAtOnce)
+					select id, status, stage, placed_at, lines, total_cents, built_at, shipped_at
+					  from orders where (placed_at, id) > ($1, $2) and placed_at < $3 order by placed_at, id limit $4`, after.PlacedAt, after.ID, last, readAtOnce)
 				list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[csvOrder])
 				cancel()
 				if err != nil {
@@ -78,8 +74,12 @@ func ordersCSV(db *pgxpool.Pool) func(*http.Request) (iter.Seq2[[]string, error]
 }
 
 func (o csvOrder) row() []string {
+	cars, models := 0, []string{}
+	for _, l := range o.Lines {
+		cars, models = cars+l.Quantity, append(models, strconv.Itoa(l.Quantity)+" "+l.Model)
+	}
 	return []string{
-		o.ID.String(), text(o.Status), text(o.Stage), timestamp(&o.PlacedAt), strconv.FormatInt(o.Cars, 10), text(o.Models),
+		o.ID.String(), text(o.Status), text(o.Stage), timestamp(&o.PlacedAt), strconv.Itoa(cars), text(strings.Join(models, ", ")),
 		strconv.FormatFloat(float64(o.TotalCents)/100, 'f', 2, 64), "EUR", timestamp(o.BuiltAt), timestamp(o.ShippedAt),
 	}
 }

@@ -50,57 +50,28 @@ var pages embed.FS
 
 var page = web.Template(pages, "dashboard.html")
 
-// applyOrders replaces the orders that changed, and their lines.
 func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-	return recount(ctx, tx, append(batch.IDs(), batch.Deleted...), func(b *pgx.Batch) {
-		batch.Queue(b, `
-			insert into orders (id, version, status, placed_at, total_cents)
-			select id, version, status, placed_at, total_cents
-			  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, placed_at timestamptz, total_cents bigint)
-			on conflict (id) do update set version = excluded.version, status = excluded.status,
-			       placed_at = excluded.placed_at, total_cents = excluded.total_cents`)
-		b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
-		b.Queue(`delete from order_line where order_id = any($1)`, batch.IDs())
-		batch.Queue(b, `
-			insert into order_line (order_id, line, model, options, quantity, unit_price_cents)
-			select o.id, l.line, l.model, coalesce(l.options, '{}'), l.quantity, l.unit_price_cents
-			  from jsonb_to_recordset($1) as o (id uuid, lines jsonb)
-			 cross join rows from (jsonb_to_recordset(o.lines) as (model text, options text[], quantity bigint, unit_price_cents bigint))
-			       with ordinality as l (model, options, quantity, unit_price_cents, line)`)
+	return recount(ctx, tx, append(batch.IDs(), batch.Deleted...), func() error {
+		return batch.Upsert(ctx, tx, "orders", "status", "placed_at", "total_cents", "lines")
 	})
 }
 
-var applyBuilds = applyTo("build", `
-	insert into build (id, version, order_id, car, status, finished_at)
-	select id, version, order_id, car, status, finished_at
-	  from jsonb_to_recordset($1) as b (id uuid, version bigint, order_id uuid, car int, status text, finished_at timestamptz)
-	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, car = excluded.car,
-	       status = excluded.status, finished_at = excluded.finished_at`)
-
-var applyShipments = applyTo("shipment", `
-	insert into shipment (id, version, order_id, car, status, shipped_at)
-	select id, version, order_id, car, status, shipped_at
-	  from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, car int, status text, shipped_at timestamptz)
-	on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, car = excluded.car,
-	       status = excluded.status, shipped_at = excluded.shipped_at`)
-
-// applyTo applies entities, each of an order, to a table by the statement.
-func applyTo(table, statement string) func(context.Context, pgx.Tx, *subscribe.Batch) error {
-	return func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
-		ids, err := ordersOf(ctx, tx, batch, `select order_id from `+table+` where id = any($2)`)
-		if err != nil {
-			return err
-		}
-		return recount(ctx, tx, ids, func(b *pgx.Batch) {
-			batch.Queue(b, statement)
-			b.Queue(`delete from `+table+` where id = any($1)`, batch.Deleted)
-		})
-	}
+func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	return applyCars(ctx, tx, batch, "build", "order_id", "car", "status", "finished_at")
 }
 
-// ordersOf returns the orders that the batch affects. The query before selects those of the present rows.
-func ordersOf(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, before string) ([]uuid.UUID, error) {
-	rows, _ := tx.Query(ctx, `select order_id from jsonb_to_recordset($1) as e (order_id uuid) union `+before,
-		batch.JSON(), append(batch.IDs(), batch.Deleted...))
-	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
+	return applyCars(ctx, tx, batch, "shipment", "order_id", "car", "status", "shipped_at")
+}
+
+// applyCars applies entities, each of a car of an order, to a table.
+func applyCars(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, table string, columns ...string) error {
+	rows, _ := tx.Query(ctx, `
+		select order_id from jsonb_to_recordset($1) as e (order_id uuid)
+		 union select order_id from `+table+` where id = any($2)`, batch.JSON(), append(batch.IDs(), batch.Deleted...))
+	orders, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return err
+	}
+	return recount(ctx, tx, orders, func() error { return batch.Upsert(ctx, tx, table, columns...) })
 }

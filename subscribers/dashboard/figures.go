@@ -2,9 +2,13 @@ package dashboard
 
 import (
 	"context"
+	"strconv"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+
+	"github.com/edison-cars/data-feeds/shared/order"
 )
 
 // recountKey serializes changes of the figures: an order and its builds may arrive at the same time.
@@ -12,14 +16,23 @@ const recountKey = 0x666967757265
 
 // recount runs a change and keeps the figures correct: it subtracts the orders with these ids before the change and
 // adds them after it.
-func recount(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, change func(*pgx.Batch)) error {
-	var b pgx.Batch
-	b.Queue(`select pg_advisory_xact_lock($1)`, int64(recountKey))
-	b.Queue(count, ids, -1)
-	change(&b)
-	b.Queue(stage, ids)
-	b.Queue(count, ids, 1)
-	return tx.SendBatch(ctx, &b).Close()
+func recount(ctx context.Context, tx pgx.Tx, ids []uuid.UUID, change func() error) error {
+	changed := figures{}
+	var before, after pgx.Batch
+	before.Queue(`select pg_advisory_xact_lock($1)`, int64(recountKey))
+	changed.count(&before, ids, -1)
+	if err := tx.SendBatch(ctx, &before).Close(); err != nil {
+		return err
+	}
+	if err := change(); err != nil {
+		return err
+	}
+	after.Queue(stage, ids)
+	changed.count(&after, ids, 1)
+	if err := tx.SendBatch(ctx, &after).Close(); err != nil {
+		return err
+	}
+	return changed.store(ctx, tx)
 }
 
 // stage sets the stage of orders, which is that of their slowest car.
@@ -30,7 +43,7 @@ const stage = `
 		  from (
 		select o.id, max(b.finished_at) as built_at, max(s.shipped_at) as shipped_at,
 		       case when o.status <> 'placed' then o.status
-		            when count(b.id) = 0 or count(b.id) < (select sum(quantity) from order_line where order_id = o.id) then 'placed'
+		            when count(b.id) = 0 or count(b.id) < (select sum((line->>'quantity')::bigint) from jsonb_array_elements(o.lines) as line) then 'placed'
 		            when bool_and(s.id is not null) then 'shipped'
 		            when bool_and(s.id is not null or b.status = 'finished') then 'built'
 		            when bool_and(s.id is not null or b.status in ('finished', 'started')) then 'started'
@@ -43,35 +56,100 @@ const stage = `
 	  ) as now
 	 where orders.id = now.id and (orders.stage, orders.built_at, orders.shipped_at) is distinct from (now.stage, now.built_at, now.shipped_at)`
 
-// count adds orders to the figures, or subtracts them if $2 is -1. Of cancelled orders it keeps only the number. It
-// rounds lead times to two digits to limit the number of rows.
-const count = `
-	with changed as (
-		select *, (placed_at at time zone 'UTC')::date as day from orders where id = any($1)
-	), line as (
-		select changed.id, day, status = 'placed' as stands, model, options, quantity, quantity * unit_price_cents as cents
-		  from changed join order_line on order_id = changed.id
-	), lead as (
-		select day, kind, greatest(round(extract(epoch from span)), 0) as seconds
-		  from changed cross join lateral (values
-			('placed-built', built_at - placed_at), ('built-shipped', shipped_at - built_at), ('placed-shipped', shipped_at - placed_at)) as v (kind, span)
-		 where span is not null
-	), counted (kind, day, name, orders, cars, cents) as (
-		select 'stage', changed.day, stage, count(distinct changed.id), coalesce(sum(quantity), 0), coalesce(sum(cents), 0)
-		  from changed left join line on line.id = changed.id group by changed.day, stage
-		union all
-		select 'hour', changed.day, to_char(placed_at at time zone 'UTC', 'HH24'), count(distinct changed.id), coalesce(sum(quantity), 0), coalesce(sum(cents), 0)
-		  from changed left join line on line.id = changed.id where stage <> 'cancelled' group by 1, 2, 3
-		union all
-		select 'model', day, model, count(distinct id), sum(quantity), sum(cents) from line where stands group by day, model
-		union all
-		select 'option', day, option, count(distinct id), sum(quantity), sum(cents)
-		  from line cross join unnest(options) as option where stands group by day, option
-		union all
-		select kind, day, round(seconds, 2 - length(seconds::text))::bigint::text, count(*), 0, 0
-		  from lead group by 1, 2, 3
-	)
-	insert into figure (kind, day, name, orders, cars, revenue_cents)
-	select kind, day, name, $2::int * orders, $2::int * cars, $2::int * cents from counted
-	on conflict (day, kind, name) do update set orders = figure.orders + excluded.orders, cars = figure.cars + excluded.cars,
-	       revenue_cents = figure.revenue_cents + excluded.revenue_cents`
+// A figure is one of the table figure, by its key.
+type figure struct{ kind, day, name string }
+
+// A sum is what orders amount to.
+type sum struct{ orders, cars, cents int64 }
+
+// figures are changes of the table figure. Most orders of a page have figures in common.
+type figures map[figure]sum
+
+// count queries orders, and adds what they amount to, or subtracts it if sign is -1.
+func (f figures) count(b *pgx.Batch, ids []uuid.UUID, sign int64) {
+	b.Queue(`select stage, placed_at, built_at, shipped_at, lines from orders where id = any($1)`, ids).Query(func(rows pgx.Rows) error {
+		orders, err := pgx.CollectRows(rows, pgx.RowToStructByPos[stagedOrder])
+		for _, o := range orders {
+			f.add(o, sign)
+		}
+		return err
+	})
+}
+
+type stagedOrder struct {
+	Stage              string
+	PlacedAt           time.Time
+	BuiltAt, ShippedAt *time.Time // nil means that not all of its cars are
+	Lines              []order.Line
+}
+
+// add adds an order, sign times. Of a cancelled order it adds only the stage.
+func (f figures) add(o stagedOrder, sign int64) {
+	placed := o.PlacedAt.UTC()
+	day := placed.Format(time.DateOnly)
+	add := func(kind, name string, orders int64, lines ...order.Line) {
+		s := f[figure{kind, day, name}]
+		s.orders += sign * orders
+		for _, l := range lines {
+			s.cars += sign * int64(l.Quantity)
+			s.cents += sign * l.PriceCents()
+		}
+		f[figure{kind, day, name}] = s
+	}
+	if add("stage", o.Stage, 1, o.Lines...); o.Stage == string(order.Cancelled) {
+		return
+	}
+	add("hour", placed.Format("15"), 1, o.Lines...)
+	counted := map[figure]bool{}
+	once := func(kind, name string, l order.Line) {
+		key, n := figure{kind: kind, name: name}, int64(1)
+		if counted[key] {
+			n = 0
+		}
+		counted[key] = true
+		add(kind, name, n, l)
+	}
+	for _, l := range o.Lines {
+		once("model", l.Model, l)
+		for _, option := range l.Options {
+			once("option", option, l)
+		}
+	}
+	lead := func(kind string, from, to *time.Time) {
+		if from != nil && to != nil {
+			add(kind, seconds(*from, *to), 1)
+		}
+	}
+	lead("placed-built", &placed, o.BuiltAt)
+	lead("built-shipped", o.BuiltAt, o.ShippedAt)
+	lead("placed-shipped", &placed, o.ShippedAt)
+}
+
+// seconds returns the seconds from one time to another, rounded to two digits to limit the number of figures.
+func seconds(from, to time.Time) string {
+	n := max(to.UnixMicro()-from.UnixMicro()+500_000, 0) / 1_000_000
+	unit := int64(1)
+	for n/unit >= 100 {
+		unit *= 10
+	}
+	return strconv.FormatInt((n+unit/2)/unit*unit, 10)
+}
+
+// store adds the changes to the table.
+func (f figures) store(ctx context.Context, tx pgx.Tx) error {
+	var kinds, days, names []string
+	var orders, cars, cents []int64
+	for key, s := range f {
+		if s != (sum{}) {
+			kinds, days, names = append(kinds, key.kind), append(days, key.day), append(names, key.name)
+			orders, cars, cents = append(orders, s.orders), append(cars, s.cars), append(cents, s.cents)
+		}
+	}
+	_, err := tx.Exec(ctx, `
+		insert into figure (kind, day, name, orders, cars, revenue_cents)
+		select kind, day::date, name, orders, cars, cents
+		  from unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[]) as f (kind, day, name, orders, cars, cents)
+		on conflict (day, kind, name) do update set orders = figure.orders + excluded.orders, cars = figure.cars + excluded.cars,
+		       revenue_cents = figure.revenue_cents + excluded.revenue_cents`, kinds, days, names, orders, cars, cents)
+	return err
+}

@@ -2,7 +2,6 @@ package dashboard
 
 import (
 	"fmt"
-	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -68,29 +67,6 @@ func TestFilter(t *testing.T) {
 	}
 }
 
-func TestHoursAreCountedInADatabaseOfBefore(t *testing.T) {
-	t.Parallel()
-	set := sql.Migrations("dashboard")
-	pool := pgtest.New(t, sql.Migrations("subscribe"), set)
-	copyPage(
-		t, pool,
-		entry(t, 1, 1, order.Placed, "2026-11-21T23:59:59Z", line(1, "ohm", 1), line(2, "volta", 5)),
-		entry(t, 2, 1, order.Cancelled, "2026-11-21T23:00:00Z", line(1, "ohm", 1)),
-		entry(t, 3, 1, order.Placed, "2026-11-22T00:00:00Z"),
-	)
-	counting, err := fs.ReadFile(set.FS, "00002_hour.sql")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), `delete from figure where kind = 'hour'`); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := pool.Exec(t.Context(), string(counting)); err != nil {
-		t.Fatal(err)
-	}
-	wantFigures(t, pool)
-}
-
 func TestOrdersCSV(t *testing.T) {
 	t.Parallel()
 	pool := pgtest.New(t, sql.Migrations("subscribe"), sql.Migrations("dashboard"))
@@ -127,8 +103,8 @@ func TestOrdersCSV(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 	_, err := pool.Exec(t.Context(), `
-		insert into orders (id, version, status, placed_at, total_cents)
-		select gen_random_uuid(), 1, 'placed', timestamptz '2027-01-01' + (n / 3) * interval '1 s', n from generate_series(1, $1) as n`, 2*readAtOnce+7)
+		insert into orders (id, version, status, placed_at, total_cents, lines)
+		select gen_random_uuid(), 1, 'placed', timestamptz '2027-01-01' + (n / 3) * interval '1 s', n, '[]' from generate_series(1, $1) as n`, 2*readAtOnce+7)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,14 +90,14 @@ var listers = []lister{
 		{"way of an order", `select '/api/trace/' || md5(($1::int / 2)::text)::uuid`},
 	}},
 	{"dashboard", []string{
-		`insert into orders (id, version, status, placed_at, total_cents, stage)
-			select md5(n::text)::uuid, 1, 'placed', timestamptz '2026-01-01' + n * interval '365 days' / $1::int, 2990000, 'placed' from generate_series(1, $1::int) as n`,
-		`insert into order_line (order_id, line, model, quantity, unit_price_cents, options)
-			select id, 1, (array['volta', 'ohm', 'joule', 'ampere'])[1 + extract(second from placed_at)::int % 4], 1, 2990000, '{tow_bar}' from orders where $1::int > 0`,
+		`insert into orders (id, version, status, placed_at, total_cents, stage, lines)
+			select md5(n::text)::uuid, 1, 'placed', timestamptz '2026-01-01' + n * interval '365 days' / $1::int, 2990000, 'placed',
+			       jsonb_build_array(jsonb_build_object('model', (array['volta', 'ohm', 'joule', 'ampere'])[1 + n % 4], 'options', array['tow_bar'], 'quantity', 1, 'unit_price_cents', 2990000))
+			  from generate_series(1, $1::int) as n`,
 		`insert into figure (kind, day, name, orders, cars, revenue_cents)
-			select kind, (placed_at at time zone 'UTC')::date, name, count(*), sum(quantity), sum(quantity * unit_price_cents)
-			  from orders join order_line on order_id = id
-			 cross join lateral (values ('stage', stage), ('hour', to_char(placed_at at time zone 'UTC', 'HH24')), ('model', model), ('option', options[1])) as v (kind, name)
+			select kind, (placed_at at time zone 'UTC')::date, name, count(*), count(*), sum(total_cents)
+			  from orders
+			 cross join lateral (values ('stage', stage), ('hour', to_char(placed_at at time zone 'UTC', 'HH24')), ('model', lines->0->>'model'), ('option', lines->0->'options'->>0)) as v (kind, name)
 			 where $1::int > 0 group by 1, 2, 3`,
 	}, []listed{
 		{"sales of a year", "/"}, {"sales of three days", "/?from=2026-06-01&to=2026-06-03"},

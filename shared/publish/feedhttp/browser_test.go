@@ -126,17 +126,25 @@ func TestFeedPageInABrowser(t *testing.T) {
 		b.Becomes(t, "!!document.querySelector('#entry-204.arrived')")
 	})
 
-	t.Run("wide and narrow, light and dark", func(t *testing.T) {
+	t.Run("wide and narrow, light and dark, with superseded rows", func(t *testing.T) {
+		snapshot := "/feeds/things?snapshot=" + head(t, l).Cursor().String() + "&limit=100"
+		appendAll(t, l, []publish.Entry{thing(numbered(7), 2), thing(numbered(97), 2), thing(numbered(204), 2)})
+		compactAll(t, l)
+		b.Do(t, chromedp.Navigate(feed))
+		b.Becomes(t, "!!document.querySelector('#entry-204 .superseded') || (location.reload(), false)") // once the source knows it
+		superseded := map[string]int{"newest": 1, "older": 2, "replay": 2, "snapshot": 2, "entity": 1}
 		for name, path := range map[string]string{
-			"newest": "/feeds/things", "older": "/feeds/things/jump?to=97", "replay": "/feeds/things?after=0&limit=100", "entity": "/feeds/things/" + numbered(7).String(),
-			"index": "/feeds", "no-position": "/feeds/things/jump?to=4200",
+			"newest": "/feeds/things", "older": "/feeds/things/jump?to=97", "replay": "/feeds/things?after=0&limit=99", "entity": "/feeds/things/" + numbered(7).String(),
+			"index": "/feeds", "no-position": "/feeds/things/jump?to=4200", "snapshot": snapshot,
 		} {
 			for _, width := range []int64{1280, 390} {
 				for _, scheme := range []string{"light", "dark"} {
 					b.Look(t, width, scheme)
 					b.Do(t, chromedp.Navigate(url+path))
 					b.Becomes(t, "document.readyState === 'complete'")
-					b.Becomes(t, "(document.querySelectorAll('#entries details').forEach((d, i) => d.open ||= i === 1), true)")
+					b.Becomes(t, "(document.querySelectorAll('#entries details').forEach((d, i) => d.open ||= i === 1 || !!d.querySelector('.superseded')), true)")
+					b.holds(t, fmt.Sprintf("[...document.querySelectorAll('.entry:has(.superseded) p')].filter(p => p.checkVisibility() && p.innerText.includes('is not kept')).length === %d", superseded[name]),
+						"[...document.querySelectorAll('summary > :has(.superseded)')].every(e => e.scrollWidth <= e.clientWidth)")
 					b.Picture(t, os.Getenv("PICTURES"), fmt.Sprintf("feed-%s-%d-%s.png", name, width, scheme))
 					if over := b.TooWide(t); over > 0 {
 						t.Errorf("%s at %d px is %d px too wide", name, width, over)
