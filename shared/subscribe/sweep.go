@@ -44,7 +44,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		{`delete from poll where id = any(array(
 			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`,
 			[]any{s.options.Name, now, age, sweptAtOnce}},
-		{`update subscription set resync_cursor = '0', snapshot = null, compacted = null where service = $1 and resync_since < least(now(), $2) - $3::interval
+		{`update subscription set resync_cursor = '0', snapshot = null, compacted = null, lost_after = null, lost_since = null where service = $1 and resync_since < least(now(), $2) - $3::interval
 			and (resync_cursor <> '0' or snapshot is not null) and feed <> all($4)`, []any{s.options.Name, now, age, feeds}},
 		{`delete from resynced_entity where ctid = any(array(
 			select e.ctid from resynced_entity e join subscription using (service, feed)
