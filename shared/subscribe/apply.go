@@ -35,6 +35,9 @@ func (a *applier) applyPage(ctx context.Context, t *turns, page *feed.Page, from
 	now := &turn{from: from, to: to, done: make(chan struct{})}
 	if page != nil {
 		now.size = int64(len(page.Entries))
+		if a.Apply != nil {
+			now.copied = copiedPage{from.cursor, to.cursor, entityIDs(page.Entries)}
+		}
 		if a.Past {
 			now.skipped = superseded(page)
 		}
@@ -221,6 +224,7 @@ func (a *applier) move(b *pgx.Batch, t *turn) {
 		}
 		return cmp.Or(err, fenced(tag))
 	}
+	a.keep(b, t.copied)
 	a.skip(b, t.skipped)
 }
 
@@ -305,7 +309,8 @@ func fenced(tag pgconn.CommandTag) error {
 type turn struct {
 	entries  []feed.Entry // the newest of each entity
 	skipped  []feed.Entry // superseded ones, if the feed has a past
-	size     int64        // of the page, in entries
+	copied   copiedPage
+	size     int64 // of the page, in entries
 	from, to progress
 	before   *turn // the page before it, or nil if that was committed
 

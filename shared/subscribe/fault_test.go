@@ -313,6 +313,7 @@ func TestAnotherHistory(t *testing.T) {
 	c := newCopier(t, s)
 	c.mustPoll(t)
 	copied := c.things(t)
+	c.forgetPages(t)
 	s.restored(t, 20)
 	s.put(t, 30, 45)
 	walked := 0
@@ -369,6 +370,7 @@ func TestAnotherHistoryTwice(t *testing.T) {
 	s.put(t, 1, 45)
 	c := newCopier(t, s)
 	c.mustPoll(t)
+	c.forgetPages(t)
 	s.restored(t, 40)
 	s.put(t, 50, 60)
 	twice := false

@@ -183,8 +183,16 @@ func (fr *fetcher) has(ctx context.Context, cursor, own feed.Cursor) error {
 	if err == nil && len(answer.Page.Entries) == 0 {
 		err = fmt.Errorf("%w: the feed ended at %s, where it was compacted", feed.ErrPage, cursor)
 	}
+	if err != nil {
+		err = &unconfirmedError{err}
+	}
 	return err
 }
+
+// An unconfirmedError means that what superseded skipped entries was not found at the source.
+type unconfirmedError struct{ error }
+
+func (e *unconfirmedError) Unwrap() error { return e.error }
 
 // shownPage returns the URL of a page without a password.
 func (fr *fetcher) shownPage(r feedclient.Request) string {

@@ -60,6 +60,7 @@ func TestLinksLeadNowhereElse(t *testing.T) {
 			c.mustPoll(t)
 			c.mustPoll(t)
 			c.wantUpToDate(t, s)
+			c.forgetPages(t)
 			s.restored(t, 20) // and the way to start again is a link, too
 			s.open(t)
 			s.put(t, 30, 35)

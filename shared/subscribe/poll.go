@@ -99,7 +99,7 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 		gone, diverged := errors.AsType[*feedclient.StatusError](err)
 		switch {
 		case diverged && errors.Is(err, feedclient.ErrDiverged):
-			err = p.resyncer.begin(ctx, "The source has another history than the copy had.", gone)
+			err = p.resyncer.diverged(ctx, anotherHistory, gone, err)
 		case errors.Is(err, feed.ErrNoSnapshot): // a replay would not show whether the history is still the same
 			err = p.resyncer.begin(ctx, "The source did not go on with its snapshot.", nil)
 		case errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrApply):

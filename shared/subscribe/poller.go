@@ -106,12 +106,12 @@ func (p *poller) seePast(ctx context.Context) error {
 	return err
 }
 
-// resync begins a resync, unless one is under way.
+// resync begins a resync of the whole feed, unless one is under way.
 func (p *poller) resync(ctx context.Context) error {
 	if err := p.row.refresh(ctx); err != nil {
 		return fmt.Errorf("read the subscription to %s: %w", p.Name, err)
 	}
-	if p.state.current().resync.underWay {
+	if under := p.state.current().resync; under.underWay && under.lost.IsStart() {
 		return nil
 	}
 	if err := p.resyncer.begin(ctx, "Asked for by hand.", nil); err != nil {

@@ -38,6 +38,9 @@ func (p *place) String() string {
 // currentSnapshot is the column snapshot of a subscription, if it is of the first copy or resync under way.
 const currentSnapshot = `case when snapshot_since is not distinct from resync_since then snapshot end`
 
+// currentLost is the column lost_after of a subscription, if it is of the resync under way.
+const currentLost = `case when lost_since = resync_since then lost_after end`
+
 // columns returns the place as the database stores it.
 func (p *place) columns() (cursor string, snapshot *string) {
 	if cursor = p.cursor.String(); p.snapshot.Head.IsStart() {
@@ -101,6 +104,7 @@ type resyncProgress struct {
 	history  feed.Cursor
 	reason   string
 	since    time.Time
+	lost     feed.Cursor // the resync is of the lost end of the feed, which begins here; zero means of the whole feed
 }
 
 // set takes over what others have changed since the poll under way began.
@@ -116,20 +120,23 @@ const selectProgress = `
 	       resync_cursor, resync_history, resync_reason, resync_since, generation, resynced_at, resynced_reason, past,
 	       failing_since, tuned_at, stale or stale_tuned is not distinct from coalesce(last_success_at, '-infinity'),
 	       (select count(*) from rejected_entry r where r.service = s.service and r.feed = s.feed), ` + currentSnapshot + `,
-	       coalesce(compacted, '0')
+	       coalesce(compacted, '0'), coalesce(` + currentLost + `, '0')
 	  from subscription s join subscription_setting using (service, feed)
 	 where service = $1`
 
 func scanProgress(row pgx.CollectableRow) (name string, at progress, err error) {
-	var cursor, history, compacted string
+	var cursor, history, compacted, lost string
 	var asOf, lastSuccess, resyncSince, resyncedAt, failingSince, tunedAt *time.Time
 	var resync, snapshot *string
 	var wait *int
 	err = row.Scan(&name, &cursor, &at.etag, &at.etagURL, &at.headPosition, &asOf, &lastSuccess, &at.schedule, &wait, &at.pageSize, &at.paused,
 		&resync, &history, &at.resync.reason, &resyncSince, &at.generation, &resyncedAt, &at.resyncReason, &at.past,
-		&failingSince, &tunedAt, &at.stale, &at.rejected, &snapshot, &compacted)
+		&failingSince, &tunedAt, &at.stale, &at.rejected, &snapshot, &compacted, &lost)
 	if err == nil {
 		at.compacted, err = feed.ParseCursor(compacted)
+	}
+	if err == nil {
+		at.resync.lost, err = feed.ParseCursor(lost)
 	}
 	if err != nil {
 		return name, at, err

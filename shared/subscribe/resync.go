@@ -32,6 +32,8 @@ type resyncer struct {
 // somebody asked for it. It only notes the newest version of each entity, while the copy serves as it is. At the end,
 // one transaction makes the copy what the resync has noted.
 
+const anotherHistory = "The source has another history than the copy had."
+
 // begin begins a resync, or begins the one under way again. gone is the source's answer that its history is another
 // one, or nil.
 func (r *resyncer) begin(ctx context.Context, reason string, gone *feedclient.StatusError) error {
@@ -53,6 +55,7 @@ func (r *resyncer) beginIn(ctx context.Context, reason string, history feed.Curs
 	err := r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
 			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = $3, resync_reason = $4, resync_since = now(),
+			       lost_after = null, lost_since = null,
 			       past = case when $5 and split_part(cursor, '-', 1)::bigint >= past -- its positions were the old history's
 			                    and not exists (select from rejected_entry r where r.service = $1 and r.feed = $2 and coalesce(r.first_position, r.position) <= past)
 			                    and not exists (select from skipped_entity s where s.service = $1 and s.feed = $2 and s.first_position <= past)
@@ -79,15 +82,9 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 	so := pace{began: began, said: began}
 	request := feedclient.Request{URL: r.URL, After: at.resync.cursor, History: at.resync.history, Snapshot: r.snapshotAt(at.resync.place)}
 	for f := range r.fetcher.fetch(fetching, request, r.fetcher.limit) {
-		if gone, ok := errors.AsType[*feedclient.StatusError](f.err); ok && errors.Is(f.err, feedclient.ErrDiverged) {
-			return errors.Join(f.err, r.begin(ctx, at.resync.reason, gone))
-		}
-		if errors.Is(f.err, feed.ErrNoSnapshot) {
-			return errors.Join(f.err, r.beginIn(ctx, at.resync.reason, at.resync.history, false))
-		}
 		switch stop := r.state.mayGoOn(ctx, scheduled); {
 		case f.err != nil:
-			return f.err
+			return r.beginAgain(ctx, at, f.err)
 		case stop != nil:
 			return stop
 		case f.Page == nil:
@@ -96,24 +93,43 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 		to := r.fetcher.behind(at, f, time.Since(began), time.Now())
 		r.state.endsAt(to.headPosition)
 		compacted, err := r.fetcher.confirm(ctx, at.compacted, f.Page, to.cursor, f.Page.UpToDate)
-		if gone, ok := errors.AsType[*feedclient.StatusError](err); ok && errors.Is(err, feedclient.ErrDiverged) {
-			return errors.Join(err, r.begin(ctx, at.resync.reason, gone))
-		}
-		if err == nil {
-			err = r.note(ctx, f.Page, at.resync.place, compacted)
-		}
 		if err != nil {
+			return r.beginAgain(ctx, at, err)
+		}
+		if err := r.note(ctx, f.Page, at.resync.place, compacted); err != nil {
 			return err
 		}
 		at.compacted = compacted
 		r.fetcher.grow()
 		at.resync.place, at.headPosition, at.asOf, at.lastSuccess = to.place, to.headPosition, to.asOf, to.lastSuccess
 		r.state.copying(&so, f.Page, to)
-		if f.Page.UpToDate {
-			return r.end(ctx, at)
+		if !f.Page.UpToDate {
+			continue
 		}
+		if !at.resync.lost.IsStart() {
+			if err := r.lookUpLost(ctx, at, scheduled); err != nil {
+				return r.beginAgain(ctx, at, err)
+			}
+		}
+		return r.end(ctx, at)
 	}
 	return ctx.Err()
+}
+
+// beginAgain returns the error of a request. If that says that the source has another history again, or no snapshot any
+// more, the resync begins again.
+func (r *resyncer) beginAgain(ctx context.Context, at progress, err error) error {
+	reason := at.resync.reason
+	if !at.resync.lost.IsStart() {
+		reason = anotherHistory
+	}
+	if gone, ok := errors.AsType[*feedclient.StatusError](err); ok && errors.Is(err, feedclient.ErrDiverged) {
+		return errors.Join(err, r.diverged(ctx, reason, gone, err))
+	}
+	if errors.Is(err, feed.ErrNoSnapshot) {
+		return errors.Join(err, r.beginIn(ctx, reason, at.resync.history, false))
+	}
+	return err
 }
 
 // note stores the newest versions on a page, and moves the resync's place behind it. A page after those of a snapshot may
@@ -164,8 +180,8 @@ func (r *resyncer) note(ctx context.Context, page *feed.Page, from place, compac
 			  from unnest($3::uuid[], $4::bigint[], $5::bigint[], $6::timestamptz[], $7::bytea[], $8::boolean[], $9::bigint[])
 			       as e (id, version, position, updated, entity, bad, first)
 			on conflict (service, feed, id, bad) do update
-			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity, superseded = false,
-			       first_position = least(known.first_position, known.position, excluded.first_position, excluded.position)`,
+			   set version = excluded.version, position = excluded.position, updated = excluded.updated, entity = excluded.entity, superseded = false, lost = false,
+			       first_position = least(known.first_position, nullif(known.position, 0), excluded.first_position, excluded.position)`,
 			r.service, r.Name, ids, versions, positions, updated, entities, bad, firsts)
 		first.Queue(`
 			with gone as (
@@ -205,7 +221,8 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	if err := r.completeNoted(ctx); err != nil {
 		return &pageError{what: "the copy pauses before the end of the resync", err: err}
 	}
-	if r.Apply != nil {
+	lost := at.resync.lost
+	if r.Apply != nil && lost.IsStart() {
 		r.applier.quarantine.passed.Store(false) // in another history the check may refuse every entry: then the copy stays
 		r.applier.quarantine.witness.Store(nil)
 		r.applier.quarantine.sought.Store(false)
@@ -216,17 +233,24 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		first.Queue(`
 			update subscription set cursor = resync_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
-			       resync_cursor = null, compacted = null, resync_history = '0', resync_since = null, generation = generation + 1,
-			       resynced_at = now(), resynced_reason = resync_reason
-			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true) and table_name = $8`,
-			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns(), r.Table).Exec(fenced)
+			       resync_cursor = null, compacted = null, resync_history = '0', resync_since = null, lost_after = null, lost_since = null,
+			       generation = generation + 1, resynced_at = now(), resynced_reason = resync_reason
+			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(columns = $7, true) and table_name = $8
+			       and coalesce(`+currentLost+`, '0') = $9`,
+			r.service, r.Name, at.resync.cursor.String(), at.headPosition, timeOrNull(at.asOf), timeOrNull(at.lastSuccess), r.columns(), r.Table, lost.String()).Exec(fenced)
+		r.keepResynced(first, lost, at.resync.cursor)
 	}, func(tx pgx.Tx) (err error) {
 		if err := r.forgetNoted(ctx, tx); err != nil {
 			return err
 		}
+		if r.Past && !lost.IsStart() {
+			if err := r.knowFirsts(ctx, tx); err != nil {
+				return err
+			}
+		}
 		var badGone []rejection
 		if r.Apply != nil { // first, since a deleted entity may have a unique name that another one has now
-			if gone, badGone, err = r.deleteGone(ctx, tx); err != nil {
+			if gone, badGone, err = r.deleteGone(ctx, tx, lost); err != nil {
 				return err
 			}
 		}
@@ -244,17 +268,20 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 				return err
 			}
 		}
-		if _, err := tx.Exec(ctx, `delete from resynced_entity where service = $1 and feed = $2`, r.service, r.Name); err != nil {
-			return err
-		}
-		for _, table := range []string{"rejected_entry", "skipped_entity"} {
-			if _, err := tx.Exec(ctx, `delete from `+table+` where service = $1 and feed = $2`, r.service, r.Name); err != nil {
+		for _, sql := range []string{
+			`delete from rejected_entry e where service = $1 and feed = $2 and ($3 = 0 or position > $3 or ` + fmt.Sprintf(isNoted, "entity_id") + `)`,
+			`delete from skipped_entity e where service = $1 and feed = $2 and ($3 = 0 or ` + fmt.Sprintf(isNoted, "id") + `)`,
+			`delete from resynced_entity where service = $1 and feed = $2 and $3 >= 0`,
+		} {
+			if _, err := tx.Exec(ctx, sql, r.service, r.Name, lost.Position); err != nil {
 				return err
 			}
 		}
 		return r.applier.quarantine.reject(ctx, tx, bad)
 	})
-	if _, ended := errors.AsType[*sessionError](err); ended { // with a witness, the next attempt may tell why
+	_, ended := errors.AsType[*sessionError](err)
+	_, refused := errors.AsType[*refusedError](err)
+	if ended || refused && !lost.IsStart() { // with a witness, the next attempt may tell why
 		r.applier.quarantine.seekWitness(ctx, r.fetcher.client)
 	}
 	if err != nil {
@@ -268,6 +295,9 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	_, err = r.row.load(ctx)
 	return err
 }
+
+// isNoted is the condition that a resync has noted something of the entity of row e.
+const isNoted = `exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = e.%s)`
 
 // completeNoted returns an error if Complete does for an entity that the resync has noted.
 func (r *resyncer) completeNoted(ctx context.Context) error {
@@ -333,12 +363,12 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 }
 
 // deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may keep
-// more of such an entity than its row.
-func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx) (gone int, bad []rejection, err error) {
+// more of such an entity than its row. After a resync of the lost end, all such entities are noted.
+func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx, lost feed.Cursor) (gone int, bad []rejection, err error) {
 	rows, err := tx.Query(ctx, `
 		select t.id from `+r.table()+` t
-		 where not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and (w.entity is not null or w.superseded))
-		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null and not superseded`, r.service, r.Name)
+		 where $3 and not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and (w.entity is not null or w.superseded))
+		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null and not superseded`, r.service, r.Name, lost.IsStart())
 	if err != nil {
 		return 0, nil, err
 	}

@@ -34,6 +34,10 @@ func (c *copier) resync(t testing.TB) {
 	}
 }
 
+// forgetPages makes the copy one that does not know the end of its feed, as if more were lost than it knows: see
+// copiedPages.
+func (c *copier) forgetPages(t testing.TB) { exec(t, c.pool, `delete from copied_page`) }
+
 // wantWalked fails the test unless the copy is what the source has, after so many walks, of which nothing is left.
 func (c *copier) wantWalked(t testing.TB, s *source, walks int) {
 	t.Helper()
@@ -78,6 +82,7 @@ func TestWalk(t *testing.T) {
 		s.put(t, 1, 25)
 		c := newCopier(t, s)
 		c.mustPoll(t)
+		c.forgetPages(t)
 		s.restored(t, 20)
 		s.put(t, 30, 32)
 		s.remove(t, 7)
@@ -175,6 +180,7 @@ func TestWalk(t *testing.T) {
 		s.put(t, 1, 25)
 		c := newCopier(t, s)
 		c.mustPoll(t)
+		c.forgetPages(t)
 		s.restored(t, 20)
 		s.put(t, 30, 45)
 		s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
@@ -218,13 +224,16 @@ func TestWalk(t *testing.T) {
 			return func() { exec(t, c.pool, `alter table thing drop constraint banned`) }
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
+		breaksOff := func(t *testing.T, whole bool) {
 			t.Parallel()
 			s := newSource(t)
 			s.put(t, 1, 25)
 			c := newCopier(t, s)
 			c.mustPoll(t)
 			copied, at := c.things(t), c.stored(t)
+			if whole {
+				c.forgetPages(t)
+			}
 			s.restored(t, 20)
 			s.put(t, 30, 45)
 			mend := breakOff(t, c)
@@ -241,7 +250,9 @@ func TestWalk(t *testing.T) {
 			if asked := s.exchanges(); len(asked) != 1 {
 				t.Errorf("it asked again for %v", asked)
 			}
-		})
+		}
+		t.Run(name, func(t *testing.T) { breaksOff(t, true) })
+		t.Run(name+", of a lost end", func(t *testing.T) { breaksOff(t, false) })
 	}
 
 	t.Run("the answer to the commit is lost", func(t *testing.T) {
@@ -311,6 +322,7 @@ func TestWalk(t *testing.T) {
 		s.put(t, 1, 25)
 		c := newCopier(t, s)
 		c.mustPoll(t)
+		c.forgetPages(t)
 		s.restored(t, 20)
 		s.put(t, 30, 45)
 		c.bans(t, "^thing 3[12], ")

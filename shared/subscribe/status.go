@@ -54,7 +54,8 @@ type Copy struct {
 	LastError     *string     `json:"last_error"`      // of this process' last poll; null if it succeeded
 }
 
-// A Resync is how often, when and why a feed was read again from its start.
+// A Resync is how often, when and why a feed was read again: from its start or, if its source has lost the end of it, from
+// there, as the reason then says.
 type Resync struct {
 	Generation   int        `json:"generation"`    // 1 and how often it was
 	ResyncedAt   *time.Time `json:"resynced_at"`   // when that last ended; null: never

@@ -46,7 +46,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`,
 			[]any{s.options.Name, now, age, sweptAtOnce}},
 		{`with begun as (
-			update subscription set resync_cursor = '0', snapshot = null, compacted = null
+			update subscription set resync_cursor = '0', snapshot = null, compacted = null, lost_after = null, lost_since = null
 			 where service = $1 and resync_since < least(now(), $2) - $3::interval and (resync_cursor <> '0' or snapshot is not null) and feed <> all($4)
 			returning service, feed)
 			delete from resynced_entity e using begun b where (e.service, e.feed) = (b.service, b.feed)`,

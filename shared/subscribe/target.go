@@ -240,10 +240,15 @@ func (t *target) create(ctx context.Context) error {
 	defer cancel()
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
 		b.Queue(`
-			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
-			       resync_reason = case when table_name <> $3 then 'The copy has another table now.'
-			                            when not $4 <@ columns then 'The copy has a new column.' else $5 end
-			 where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '') and resync_cursor is null`,
+			with begun as (
+			     update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
+			            lost_after = null, lost_since = null,
+			            resync_reason = case when table_name <> $3 then 'The copy has another table now.'
+			                                 when not $4 <@ columns then 'The copy has a new column.' else $5 end
+			      where service = $1 and feed = $2 and (table_name <> $3 or not $4 <@ columns or $5 <> '')
+			            and (resync_cursor is null or `+currentLost+` is not null)
+			     returning 1)
+			delete from resynced_entity where service = $1 and feed = $2 and exists (select from begun)`,
 			t.service, t.Name, t.Table, t.columns(), t.Resync)
 		b.Queue(`
 			insert into subscription (service, feed, table_name, columns)

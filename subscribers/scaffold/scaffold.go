@@ -236,7 +236,7 @@ func freeAddr(addresses []string) string {
 }
 
 // ours are tables that a subscriber's database has besides.
-var ours = []string{"subscription", "subscription_setting", "resynced_entity", "rejected_entry", "erased_entity", "skipped_entity", "row_count", "operator_session", "feed", "feed_entry", "feed_compaction"}
+var ours = []string{"subscription", "subscription_setting", "resynced_entity", "rejected_entry", "erased_entity", "skipped_entity", "copied_page", "row_count", "operator_session", "feed", "feed_entry", "feed_compaction"}
 
 func tableOf(feedName string) name {
 	table := strings.ReplaceAll(feedName, "-", "_")
