@@ -146,6 +146,13 @@ func TestServe(t *testing.T) {
 	within(t, at+"/feeds/cars", `"model":"volta"`, auth)
 	within(t, at+"/feeds/cars", `"model":"ampere"`, auth)
 
+	_, header = within(t, at+"/feeds/cars/schema", `"maximum": 9223372036854775807`, auth)
+	if body, _ = within(t, at+"/feeds", "/feeds/cars/schema", auth); strings.Contains(body, "/feeds/parts/schema") {
+		t.Errorf("a feed of no table has a schema: %s", body)
+	}
+	query(t, pool, `alter table car alter model type varchar(20), alter model set not null`)
+	within(t, at+"/feeds/cars/schema", `"maxLength": 20`, auth, "If-None-Match: "+header.Get("ETag"))
+
 	var id uuid.UUID
 	if err := pool.QueryRow(t.Context(), `select feed_uuid('invoices', '42')`).Scan(&id); err != nil {
 		t.Fatal(err)

@@ -16,6 +16,7 @@ func customersFeed(publicURL string) feed.Description {
 		Name: customer.Feed, Title: "Edison Cars: customers", ID: "tag:edison-cars.example,2026:customers",
 		Text:     "Every customer, complete, at the sign-up and at each change, in commit order. Deleted accounts are erased from it.",
 		Personal: true,
+		Schema:   customer.Schema,
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			p := new(customer.Customer)
 			if err := json.Unmarshal(e.Entity, p); err != nil {

@@ -16,7 +16,8 @@ import (
 func ordersFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: order.Feed, Title: "Edison Cars: orders", ID: "tag:edison-cars.example,2026:orders",
-		Text: "Every order, complete, each time it is placed or cancelled, in commit order.",
+		Text:   "Every order, complete, each time it is placed or cancelled, in commit order.",
+		Schema: order.Schema,
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			o := order.Order{Lines: make([]order.Line, 0, 4)}
 			if err := json.Unmarshal(e.Entity, &o); err != nil {

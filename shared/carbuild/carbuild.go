@@ -44,5 +44,8 @@ type Build struct {
 
 var rules = contract.Of[Build]()
 
+// Schema is the contract as a JSON Schema.
+var Schema = rules.Schema("build")
+
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

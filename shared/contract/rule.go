@@ -18,6 +18,7 @@ import (
 )
 
 type rule struct {
+	schema   schema
 	read     func(*reader) error
 	optional bool // it may be null or missing
 }
@@ -26,9 +27,9 @@ type rule struct {
 func newRule(t reflect.Type, check, each string) *rule {
 	switch {
 	case t == reflect.TypeFor[uuid.UUID]():
-		return scalar('"', readUUID)
+		return scalar(schema{"type": "string", "format": "uuid"}, '"', readUUID)
 	case t == reflect.TypeFor[feed.Time]():
-		return scalar('"', readTime)
+		return scalar(schema{"type": "string", "format": "date-time"}, '"', readTime)
 	case t.Kind() == reflect.Pointer:
 		r := newRule(t.Elem(), check, each)
 		r.optional = true
@@ -40,7 +41,7 @@ func newRule(t reflect.Type, check, each string) *rule {
 	case t.Kind() == reflect.String:
 		return text(check)
 	case t.Kind() == reflect.Bool:
-		return &rule{read: readBool, optional: true}
+		return &rule{schema: schema{"type": "boolean"}, read: readBool, optional: true}
 	case t.Kind() == reflect.Int || t.Kind() == reflect.Int64:
 		return number(check)
 	}
@@ -63,7 +64,7 @@ func object(t reflect.Type) *rule {
 	if len(fields) > 64 {
 		panic(fmt.Sprintf("contract: %v has more than 64 members", t))
 	}
-	return &rule{read: func(r *reader) error {
+	return &rule{schema: schemaOf(fields), read: func(r *reader) error {
 		if r.PeekKind() != '{' {
 			return wrong("must be an object")
 		}
@@ -118,7 +119,7 @@ func (f *field) member(r *reader, root bool) error {
 
 func list(element *rule, check string) *rule {
 	least, most := bounds(check, math.MaxInt32)
-	return &rule{read: func(r *reader) error {
+	return &rule{schema: schema{"type": "array", "items": element.schema, "minItems": least, "maxItems": most}, read: func(r *reader) error {
 		if r.PeekKind() != '[' {
 			return wrong("must be an array")
 		}
@@ -141,8 +142,8 @@ func list(element *rule, check string) *rule {
 
 var kinds = map[jsontext.Kind]string{'"': "a text", '0': "a number"}
 
-func scalar(kind jsontext.Kind, check func(*reader, jsontext.Value) error) *rule {
-	return &rule{read: func(r *reader) error {
+func scalar(s schema, kind jsontext.Kind, check func(*reader, jsontext.Value) error) *rule {
+	return &rule{schema: s, read: func(r *reader) error {
 		if k := r.PeekKind(); k != kind && k != 0 { // 0: not JSON, which value reports
 			return wrong("must be %s", kinds[kind])
 		}
@@ -157,13 +158,13 @@ func scalar(kind jsontext.Kind, check func(*reader, jsontext.Value) error) *rule
 func text(check string) *rule {
 	switch {
 	case check == "date":
-		return scalar('"', readDate)
+		return scalar(schema{"type": "string", "format": "date"}, '"', readDate)
 	case !strings.Contains(check, ".."):
 		values := strings.Split(check, "|")
 		if check == "" {
 			panic("contract: a text has no bounds")
 		}
-		return scalar('"', func(r *reader, v jsontext.Value) error {
+		return scalar(schema{"type": "string", "enum": values}, '"', func(r *reader, v jsontext.Value) error {
 			text, err := r.text(v)
 			if err == nil && !slices.Contains(values, string(text)) {
 				err = wrong("must be one of %s", strings.Join(values, ", "))
@@ -172,7 +173,7 @@ func text(check string) *rule {
 		})
 	}
 	least, most := bounds(check, math.MaxInt32)
-	return scalar('"', func(r *reader, v jsontext.Value) error {
+	return scalar(schema{"type": "string", "minLength": least, "maxLength": most}, '"', func(r *reader, v jsontext.Value) error {
 		text, err := r.text(v)
 		if n := int64(utf8.RuneCount(text)); err == nil && (n < least || n > most) {
 			err = wrong("must have %d to %d characters", least, most)
@@ -183,7 +184,7 @@ func text(check string) *rule {
 
 func number(check string) *rule {
 	least, most := bounds(check, math.MaxInt64)
-	return scalar('0', func(_ *reader, v jsontext.Value) error {
+	return scalar(schema{"type": "integer", "minimum": least, "maximum": most}, '0', func(_ *reader, v jsontext.Value) error {
 		if n, err := strconv.ParseInt(string(v), 10, 64); err != nil || n < least || n > most {
 			return wrong("must be a whole number from %d to %d", least, most)
 		}

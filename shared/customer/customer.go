@@ -39,5 +39,8 @@ type Address struct {
 
 var rules = contract.Of[Customer]()
 
+// Schema is the contract as a JSON Schema.
+var Schema = rules.Schema("customer")
+
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/directory"
 )
 
-var update = flag.Bool("update", false, "rewrite the picture of the company")
+var update = flag.Bool("update", false, "rewrite the picture of the company, and release the schemas of the contracts")
 
 // The README's picture of the company is what the map makes of compose.yaml.
 func TestPicture(t *testing.T) {

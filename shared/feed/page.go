@@ -130,6 +130,8 @@ type Description struct {
 	// Personal feeds say something of people, who may have it erased: nothing of them stays in a shared cache, and what
 	// was read once may be a tombstone the next time.
 	Personal bool
+	// Schema is the JSON Schema (2020-12) of the entities; nil means that the source declares none.
+	Schema json.RawMessage
 }
 
 // Shown is an entry in words, for feed readers and browsers.

@@ -66,5 +66,8 @@ func CarName(model string, options ...string) string {
 
 var rules = contract.Of[Order]()
 
+// Schema is the contract as a JSON Schema.
+var Schema = rules.Schema("order")
+
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

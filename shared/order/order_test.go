@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -98,6 +99,9 @@ func TestCheck(t *testing.T) {
 			t.Fatalf("it has no %s", c.was)
 		}
 		err := Check(entry(strings.Replace(entity, c.was, c.is, 1)))
+		if err == nil && schema(t).Validate(parse(t, strings.Replace(entity, c.was, c.is, 1))) != nil {
+			t.Errorf("the schema refuses %.100s", c.is)
+		}
 		if (err == nil) != (c.says == "") || err != nil && !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%.100s: %v", c.is, err)
 		}
@@ -117,6 +121,46 @@ func TestCheck(t *testing.T) {
 			t.Errorf("placed_at %s: %v", at, err)
 		}
 	}
+}
+
+// The schema refuses what the check refuses, but for what a schema cannot say.
+func TestSchema(t *testing.T) {
+	t.Parallel()
+	if err := schema(t).Validate(parse(t, good(""))); err != nil {
+		t.Error(err)
+	}
+	for was, is := range map[string]string{
+		`"status":"placed"`: `"status":"delivered"`, `"currency":"EUR"`: `"currency":"euros"`, `"currency":"EUR",`: ``, `"quantity":2`: `"quantity":501`,
+		`"options":["heat_pump"]`: `"options":[""]`, `"total_cents":5594000`: `"total_cents":"5594000"`, `"lines":[`: `"lines":[{},`,
+		`"placed_at":"2026-11-23T12:00:00.123456Z"`: `"placed_at":"yesterday"`, `"customer_id":"018F4E7C-5D1B-7C3A-9F00-2B6D1C8E4A11"`: `"customer_id":"x"`,
+	} {
+		if schema(t).Validate(parse(t, strings.Replace(good(""), was, is, 1))) == nil {
+			t.Errorf("the schema takes %s", is)
+		}
+	}
+}
+
+func parse(t *testing.T, text string) any {
+	t.Helper()
+	v, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func schema(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	if err := compiler.AddResource("order", parse(t, string(Schema))); err != nil {
+		t.Fatal(err)
+	}
+	compiled, err := compiler.Compile("order")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return compiled
 }
 
 // What a source writes by the struct passes its own check.

@@ -91,6 +91,10 @@ func parseURL(url, name string, schemas []string) (*pgxpool.Config, error) {
 	return cfg, nil
 }
 
+// PoolConfig returns the configuration that [Open] gives the pool of a service with the name: search_path, if it is set,
+// is the URL's.
+func PoolConfig(url, name string) (*pgxpool.Config, error) { return parseURL(url, name, nil) }
+
 // reach returns when the database accepts connections and writes. It creates a missing database, unless it is foreign.
 // private says that the server is the service's own.
 func reach(ctx context.Context, cfg *pgx.ConnConfig, private, foreign bool, logger *slog.Logger) error {

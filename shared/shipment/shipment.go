@@ -45,5 +45,8 @@ type Shipment struct {
 
 var rules = contract.Of[Shipment]()
 
+// Schema is the contract as a JSON Schema.
+var Schema = rules.Schema("shipment")
+
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
 func Check(e feed.Entry) error { return rules.Check(e) }

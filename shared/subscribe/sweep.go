@@ -30,7 +30,8 @@ func (s *sweeper) run(ctx context.Context) {
 }
 
 // sweep removes what is old by the clocks of the database and of this machine: polls, and what was rejected and what
-// resyncs have read of feeds that the subscriber does not have any more. If it has one again, a resync begins.
+// resyncs have read of feeds that the subscriber does not have any more. If it has one again, a resync begins, or the one
+// that was under way goes on with all that it has read.
 func (s *sweeper) sweep(ctx context.Context) error {
 	feeds := []string{}
 	for _, p := range s.pollers {
@@ -44,19 +45,19 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		{`delete from poll where id = any(array(
 			select id from poll where service = $1 and started_at < least(now(), $2) - $3::interval limit $4))`,
 			[]any{s.options.Name, now, age, sweptAtOnce}},
-		{`update subscription set resync_cursor = '0', snapshot = null, compacted = null where service = $1 and resync_since < least(now(), $2) - $3::interval
-			and (resync_cursor <> '0' or snapshot is not null) and feed <> all($4)`, []any{s.options.Name, now, age, feeds}},
-		{`delete from resynced_entity where ctid = any(array(
-			select e.ctid from resynced_entity e join subscription using (service, feed)
-			 where service = $1 and resync_since < least(now(), $2) - $3::interval and feed <> all($5) limit $4))`,
-			[]any{s.options.Name, now, age, sweptAtOnce, feeds}},
+		{`with begun as (
+			update subscription set resync_cursor = '0', snapshot = null, compacted = null
+			 where service = $1 and resync_since < least(now(), $2) - $3::interval and (resync_cursor <> '0' or snapshot is not null) and feed <> all($4)
+			returning service, feed)
+			delete from resynced_entity e using begun b where (e.service, e.feed) = (b.service, b.feed)`,
+			[]any{s.options.Name, now, age, feeds}},
 		{`with old as (
 			delete from rejected_entry where ctid = any(array(
 			select ctid from rejected_entry where service = $1 and rejected_at < least(now(), $2) - $3::interval and feed <> all($5) limit $4))
 			returning feed)
 			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
 			       resync_reason = 'What was rejected while this process had the feed before is not kept any more.'
-			 where service = $1 and feed in (select feed from old)`,
+			 where service = $1 and feed in (select feed from old) and resync_cursor is null`,
 			[]any{s.options.Name, now, age, sweptAtOnce, feeds}},
 	} {
 		for n := int64(sweptAtOnce); n == sweptAtOnce; {

@@ -19,17 +19,18 @@ func TestSweep(t *testing.T) {
 		insert into subscription (service, feed, cursor, resync_cursor, resync_since) values
 		       ($1, 'gone', '7-0123456789ab', '5-0123456789ab', now() - interval '90 days 1 second'),
 		       ($1, 'just gone', '7-0123456789ab', '5-0123456789ab', now() - interval '89 days'),
+		       ($1, 'rejecting', '7-0123456789ab', null, null),
 		       ('other', 'gone', '7-0123456789ab', '5-0123456789ab', now() - interval '91 days')`, c.service)
 	exec(t, c.pool, `update subscription set resync_cursor = '5-0123456789ab', resync_since = now() - interval '91 days' where feed = 'things'`)
 	exec(t, c.pool, `
 		insert into resynced_entity (service, feed, id, version, position, updated)
-		select service, feed, gen_random_uuid(), 1, n, now() from subscription, generate_series(1, $1) n`, sweptAtOnce+1)
+		select service, feed, gen_random_uuid(), 1, n, now() from subscription, generate_series(1, $1) n where resync_cursor is not null`, sweptAtOnce+1)
 	exec(t, c.pool, `
 		insert into poll (service, feed, started_at, seconds, outcome, requests, entries, bytes)
 		select $1, 'things', now() - age::interval, 1, 'entries', 1, 1, 1 from unnest('{90 days 1 second,89 days,-1 day}'::text[]) as age`, c.service)
 	exec(t, c.pool, `
 		insert into rejected_entry (service, feed, entity_id, version, position, updated, reason, rejected_at)
-		select $1, feed, gen_random_uuid(), 1, 1, now(), '', now() - interval '91 days' from unnest('{gone,things}'::text[]) as feed`, c.service)
+		select $1, feed, gen_random_uuid(), 1, 1, now(), '', now() - interval '91 days' from unnest('{gone,just gone,rejecting,things}'::text[]) as feed`, c.service)
 
 	if err := (&sweeper{&Subscriber{options: Options{Name: c.service, RecordAge: 90 * day}, pool: c.pool, pollers: []*poller{c.poller}}}).sweep(t.Context()); err != nil {
 		t.Fatal(err)
@@ -47,10 +48,10 @@ func TestSweep(t *testing.T) {
 	if n := count(t, c.pool, `select count(*) from rejected_entry`); n != 1 {
 		t.Errorf("%d rejected entries of the feed that is there are left", n)
 	}
-	if n := count(t, c.pool, `select count(*) from subscription where feed = 'gone' and service = $1 and resync_reason like '%not kept%'`, c.service); n != 1 {
+	if n := count(t, c.pool, `select count(*) from subscription where feed = 'rejecting' and service = $1 and resync_reason like '%not kept%'`, c.service); n != 1 {
 		t.Error("no resync is to begin")
 	}
-	want := []string{"f gone 7-0123456789ab 5-0123456789ab 1001", "t gone 7-0123456789ab 0 0", "t just gone 7-0123456789ab 5-0123456789ab 1001"}
+	want := []string{"f gone 7-0123456789ab 5-0123456789ab 1001", "t gone 7-0123456789ab 0 0", "t just gone 7-0123456789ab 5-0123456789ab 1001", "t rejecting 7-0123456789ab 0 0"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("left are %q, %v, want %q", got, err, want)
 	}

@@ -16,7 +16,8 @@ import (
 func describe(publicURL string) feed.Description {
 	return feed.Description{
 		Name: carbuild.Feed, Title: "Edison Cars: builds", ID: "tag:edison-cars.example,2026:builds",
-		Text: "The build of every ordered car, complete, each time it is planned, started, finished or cancelled, in commit order.",
+		Text:   "The build of every ordered car, complete, each time it is planned, started, finished or cancelled, in commit order.",
+		Schema: carbuild.Schema,
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var b carbuild.Build
 			if err := json.Unmarshal(e.Entity, &b); err != nil {

@@ -13,7 +13,8 @@ import (
 func shipmentsFeed(publicURL string) feed.Description {
 	return feed.Description{
 		Name: shipment.Feed, Title: "Edison Cars: shipments", ID: "tag:edison-cars.example,2026:shipments",
-		Text: "The shipment of every car that is finished or whose order is cancelled, complete, at each change, in commit order. It contains no personal data.",
+		Text:   "The shipment of every car that is finished or whose order is cancelled, complete, at each change, in commit order. It contains no personal data.",
+		Schema: shipment.Schema,
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			var s shipment.Shipment
 			if err := json.Unmarshal(e.Entity, &s); err != nil {

@@ -105,21 +105,25 @@ func open(ctx context.Context, migrations []postgres.Migrations) (pool *pgxpool.
 	if err := s.create(ctx, name, template); err != nil {
 		return nil, nil, err
 	}
-	db, err := postgres.Open(ctx, postgres.Config{URL: s.cluster.URL(name), Name: name})
+	config, err := postgres.PoolConfig(s.cluster.URL(name), name) // without the checks of [postgres.Open]: the template passed them
 	if err != nil {
 		return nil, nil, err
 	}
-	return db.Pool, func() error {
+	pool, err = pgxpool.NewWithConfig(ctx, config)
+	if err != nil {
+		return nil, nil, err
+	}
+	return pool, func() error {
 		_, err := s.admin.Exec(context.Background(), "DROP DATABASE "+name+" WITH (FORCE)") // the context of the test is over
 		closed := make(chan struct{})
 		go func() {
-			db.Pool.Close()
+			pool.Close()
 			close(closed)
 		}()
 		select {
 		case <-closed:
 		case <-time.After(closeTimeout):
-			err = errors.Join(err, fmt.Errorf("the test ends with %d connections that were not given back", db.Stat().AcquiredConns()))
+			err = errors.Join(err, fmt.Errorf("the test ends with %d connections that were not given back", pool.Stat().AcquiredConns()))
 		}
 		return err
 	}, nil

@@ -65,6 +65,9 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 			links = append(links, feed.Link{Rel: "alternate", Href: s.url(&other), Type: x.mediaType})
 		}
 	}
+	if r.Schema != nil && r.mediaType != feed.TypeCloudEvents {
+		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: schemaType})
+	}
 	return links
 }
 
@@ -203,7 +206,8 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Begin                string // URL of the snapshot
 		Newer, Older         string // URLs, towards the head and, on a replay page, the start
 		jumpForm
-		Live string // URL of the event stream of the entries after the page, of the page's own origin
+		SchemaURL string // may be empty
+		Live      string // URL of the event stream of the entries after the page, of the page's own origin
 	}{
 		Document: d, Newest: r.view == feed.Newest, Snapshot: r.view == feed.Snapshot, jumpForm: jumpForm{Jump: r.path + "/jump"},
 		Ends: d.Next == s.at(r, feed.Replay, d.Cursor), Current: s.at(r, feed.Newest, feed.Cursor{}), Start: s.at(r, feed.Replay, feed.Cursor{}), Begin: s.snapshotURL(r, feed.Cursor{}, uuid.Nil),
@@ -244,6 +248,8 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		switch l.Rel {
 		case "next":
 			data.More = l.Href
+		case "describedby":
+			data.SchemaURL = l.Href
 		case "alternate":
 			for _, x := range suffixes {
 				if x.mediaType == l.Type {
@@ -269,6 +275,7 @@ type indexEntry struct {
 	Entries int64       `json:"entries"`
 	// Retention says how long entries keep their content; nil means for ever.
 	Retention *retention `json:"retention"`
+	Schema    *string    `json:"schema"` // the URL of the entities' JSON Schema; nil means that the source declares none
 }
 
 // A retention says how long an entry keeps its content after the time of a newer version of its entity.
@@ -284,9 +291,12 @@ func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		entry := indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position, nil}
+		entry := indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position, nil, nil}
 		if age, bounded := s.log.Retention(d.Name); bounded {
 			entry.Retention = &retention{age.String()}
+		}
+		if d.Schema != nil {
+			entry.Schema = new(s.schemaURL(d.Name))
 		}
 		list = append(list, entry)
 	}

@@ -44,7 +44,7 @@ func TestSetFeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	feeds, err := l.Feeds(t.Context())
-	if err != nil || fmt.Sprint(feeds) != "[{parts Parts   <nil> false} {things    <nil> true}]" {
+	if err != nil || fmt.Sprint(feeds) != "[{parts Parts   <nil> false []} {things    <nil> true []}]" {
 		t.Fatalf("%+v %v", feeds, err)
 	}
 	feeds[1].Title, feeds[1].Text = "All things", "Everything."
@@ -60,7 +60,38 @@ func TestSetFeeds(t *testing.T) {
 		t.Errorf("the list of feeds: %s", body)
 	}
 
+	if !strings.Contains(body, `"feed":"parts"`) || strings.Contains(header.Get("Link"), "describedby") {
+		t.Errorf("feeds without a schema: %v %s", header, body)
+	}
+	get("/feeds/things/schema", http.StatusNotFound)
+
+	feeds[1].Schema, feeds[1].Personal = []byte(`{"type":"object"}`), false
+	source.SetFeeds(feeds...)
+	_, described, header := get(sealed, http.StatusOK)
+	at := publicURL + "/feeds/things/schema"
+	if link := "<" + at + `>; rel="describedby"; type="application/schema+json"`; described == after || !strings.Contains(header.Get("Link"), link) {
+		t.Errorf("a page of a feed with a schema: %v", header)
+	}
+	for path, says := range map[string]string{"/feeds": `"schema":"` + at + `"`, "/feeds/things.atom": `<link href="` + at + `" rel="describedby"`, "/feeds/things.html": `href="` + at + `">JSON Schema`} {
+		if body, _, _ := get(path, http.StatusOK); !strings.Contains(body, says) {
+			t.Errorf("%s does not link to the schema:\n%s", path, body)
+		}
+	}
+	body, tag, header := get("/feeds/things/schema", http.StatusOK)
+	if body != `{"type":"object"}` || header.Get("Content-Type") != "application/schema+json" || header.Get("Cache-Control") != "no-cache" {
+		t.Errorf("the schema: %v %s", header, body)
+	}
+	req, err := http.NewRequest("GET", server.URL+"/feeds/things/schema", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("If-None-Match", tag)
+	if resp, err := http.DefaultClient.Do(req); err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusNotModified {
+		t.Error("the same schema again:", resp, err)
+	}
+
 	source.SetFeeds(feeds[0])
+	get("/feeds/things/schema", http.StatusNotFound)
 	get(sealed, http.StatusNotFound)
 	get("/feeds/things/"+numbered(1).String(), http.StatusNotFound)
 }

@@ -144,6 +144,8 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 		return web.ServeAsset(w, r)
 	case entity == "newer":
 		return s.serveNewer(w, r, name)
+	case entity == "schema":
+		return s.serveSchema(w, r, name)
 	case entity == "jump":
 		return s.serveJump(w, r, name)
 	case ofEntity:

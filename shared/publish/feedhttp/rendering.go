@@ -39,7 +39,7 @@ var program = sync.OnceValue(func() string {
 // settings may change words too, with the rendering of an empty entry.
 func rendering(d feed.Description, author string) string {
 	entry := feed.Entry{Position: 1, ID: uuid.NameSpaceOID, Version: 1, Updated: time.Unix(0, 0).UTC(), Entity: []byte(`{}`)}
-	return fmt.Sprintf("%s %x", program(), sha256.Sum256(documents(&feed.Document{Description: d, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))
+	return fmt.Sprintf("%s %t %x", program(), d.Schema != nil, sha256.Sum256(documents(&feed.Document{Description: d, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))
 }
 
 // documents returns the document as Atom and JSON, or nil if Show cannot take the entry.

@@ -147,7 +147,7 @@ func (c *Cluster) serverLine() []string {
 		"timezone=UTC", "log_timezone=UTC", "synchronous_commit=on",
 	}
 	if c.opts.Volatile {
-		settings = append(settings, "fsync=off", "full_page_writes=off", "max_connections=500", "shared_buffers=128MB")
+		settings = append(settings, "fsync=off", "full_page_writes=off", "jit=off", "max_connections=500", "shared_buffers=32MB")
 	} else {
 		settings = append(settings, "fsync=on", "full_page_writes=on", "max_connections=60", "shared_buffers=64MB")
 	}

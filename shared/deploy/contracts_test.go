@@ -1,0 +1,176 @@
+package deploy_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/edison-cars/data-feeds/shared/carbuild"
+	"github.com/edison-cars/data-feeds/shared/contract"
+	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/order"
+	"github.com/edison-cars/data-feeds/shared/shipment"
+)
+
+// A change of a contract breaks no reader: what its feed says from now on is what the released schema lets readers
+// expect, and what the feed has said already, the readers of the new contract still take.
+func TestReleasedSchemas(t *testing.T) {
+	t.Parallel()
+	for file, schema := range map[string]json.RawMessage{
+		"../order/schema.json": order.Schema, "../customer/schema.json": customer.Schema,
+		"../carbuild/schema.json": carbuild.Schema, "../shipment/schema.json": shipment.Schema,
+	} {
+		released, err := os.ReadFile(file)
+		if err == nil {
+			for _, breach := range breaches("", parse(t, released), parse(t, schema)) {
+				t.Errorf("%s: %s", file, breach)
+			}
+		}
+		switch {
+		case t.Failed() || bytes.Equal(released, schema):
+		case *update:
+			err = os.WriteFile(file, schema, 0o644)
+		default:
+			t.Errorf("%s is not the schema of the contract. If the change is meant: go test ./shared/deploy -run TestReleasedSchemas -update", file)
+		}
+		if err != nil && !os.IsNotExist(err) {
+			t.Error(err)
+		}
+	}
+}
+
+type object = map[string]any
+
+func parse(t *testing.T, text []byte) (o object) {
+	t.Helper()
+	if err := json.Unmarshal(text, &o); err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// breaches returns how a schema breaks what the one before it has promised of the member at path.
+func breaches(path string, before, after object) (list []string) {
+	breach := func(format string, args ...any) {
+		list = append(list, fmt.Sprintf("%s %s", path, fmt.Sprintf(format, args...)))
+	}
+	if before["anyOf"] != nil && after["anyOf"] != nil {
+		return breaches(path, before["anyOf"].([]any)[0].(object), after["anyOf"].([]any)[0].(object))
+	}
+	if before["anyOf"] != nil { // the rest is compared when it may be missing again
+		return nil
+	}
+	if after["anyOf"] != nil {
+		breach("may be null or missing now. Readers need it: keep it, and add another member beside it.")
+		return list
+	}
+	for _, key := range []string{"type", "format"} {
+		if !reflect.DeepEqual(before[key], after[key]) {
+			breach("has the %s %v instead of %v. Keep it, and add a member of another name beside it.", key, after[key], before[key])
+			return list
+		}
+	}
+	for _, key := range []string{"minimum", "minLength", "minItems"} {
+		least, bounded := before[key].(float64)
+		if now, ok := after[key].(float64); ok && bounded && now < least {
+			breach("has the %s %v instead of %v. Readers refuse what lies below: move the bound in their contract first.", key, now, least)
+		}
+	}
+	for _, key := range []string{"maximum", "maxLength", "maxItems"} {
+		most, bounded := before[key].(float64)
+		if now, ok := after[key].(float64); ok && bounded && now > most {
+			breach("has the %s %v instead of %v. Readers refuse what lies above: move the bound in their contract first.", key, now, most)
+		}
+	}
+	if known, ok := before["enum"].([]any); ok {
+		values, ok := after["enum"].([]any)
+		if !ok {
+			breach("may have any text now. Readers refuse it: change their contract first.")
+		}
+		for _, value := range values {
+			if !slices.Contains(known, value) {
+				breach("may be %q now. Readers refuse it: add it to their contract first.", value)
+			}
+		}
+	}
+	if items, ok := before["items"].(object); ok {
+		list = append(list, breaches(path+"[]", items, after["items"].(object))...)
+	}
+	properties, _ := before["properties"].(object)
+	now, _ := after["properties"].(object)
+	for _, name := range slices.Sorted(maps.Keys(properties)) {
+		at := name
+		if path != "" {
+			at = path + "." + name
+		}
+		if next, ok := now[name].(object); ok {
+			list = append(list, breaches(at, properties[name].(object), next)...)
+		} else {
+			list = append(list, at+" is gone. Readers need it: keep it, say in the contract that it is deprecated, and remove it when no reader needs it.")
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(now)) {
+		if properties != nil && properties[name] == nil && now[name].(object)["anyOf"] == nil {
+			list = append(list, name+" is new, and entries lack it that the feed has already. Make it a pointer, so that it may be missing.")
+		}
+	}
+	return list
+}
+
+func TestBreaches(t *testing.T) {
+	t.Parallel()
+	type Line struct {
+		Options []string `json:"options" check:"0..2" each:"1..9"`
+	}
+	type before struct {
+		N     int    `json:"n" check:"1..5"`
+		S     string `json:"s" check:"a|b"`
+		Lines []Line `json:"lines" check:"1..2"`
+		Old   *int   `json:"old" check:"1..2"`
+	}
+	of := func(c *contract.Contract) object { return parse(t, c.Schema("thing")) }
+	type same struct {
+		N     int    `json:"n" check:"2..4"`
+		S     string `json:"s" check:"a"`
+		Lines []Line `json:"lines" check:"1..1"`
+		Old   *int   `json:"old" check:"1..2"`
+		New   *int   `json:"new" check:"1..9"`
+	}
+	if list := breaches("", of(contract.Of[before]()), of(contract.Of[same]())); list != nil {
+		t.Error("a change that breaks nobody:", list)
+	}
+	type OtherLine struct {
+		Options []string `json:"options" check:"0..2" each:"0..10"`
+	}
+	type other struct {
+		N     *int        `json:"n" check:"1..5"`
+		S     string      `json:"s" check:"a|c"`
+		Lines []OtherLine `json:"lines" check:"0..3"`
+		New   int         `json:"new" check:"1..9"`
+	}
+	got := breaches("", of(contract.Of[before]()), of(contract.Of[other]()))
+	for i, begin := range []string{
+		"lines has the minItems 0 instead of 1.", "lines has the maxItems 3 instead of 2.",
+		"lines[].options[] has the minLength 0 instead of 1.", "lines[].options[] has the maxLength 10 instead of 9.",
+		"n may be null or missing now.", "old is gone.", `s may be "c" now.`, "new is new,",
+	} {
+		if i >= len(got) || !strings.HasPrefix(got[i], begin) {
+			t.Fatalf("want %s, got %q", begin, got)
+		}
+	}
+	type changed struct {
+		N     string `json:"n" check:"1..5"`
+		S     string `json:"s" check:"date"`
+		Lines []Line `json:"lines" check:"1..2"`
+		Old   string `json:"old" check:"1..3"`
+	}
+	if got := breaches("", of(contract.Of[before]()), of(contract.Of[changed]())); len(got) != 2 {
+		t.Errorf("a number that is a text, and values that are days: %q", got)
+	}
+}
