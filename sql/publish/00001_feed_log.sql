@@ -109,16 +109,21 @@ $$;
 create function feed_lock(feed_name text, out at bigint, out running bytea, out next_mark bigint)
 language plpgsql as $$
 declare
-    whole boolean;
+    mark   record;
+    marked bytea;
 begin
-    select case when marked_at not between clock_timestamp() - interval '1 minute' and clock_timestamp() + interval '1 minute' then 0 else marked_position + 1000 end into next_mark
-      from feed where name = feed_name for update;
+    select marked_position as position, marked_digest as digest, marked_at as set_at into mark from feed where name = feed_name for update;
     -- In the next statement: the snapshot of one that waits for a lock does not have what the lock's holder commits.
-    select position, digest, is_whole into at, running, whole from feed_head where name = feed_name;
-    if whole is not true then
+    -- This takes less time than the view feed_head.
+    select position, digest, (select digest from feed_entry where feed = feed_name and position = mark.position) into at, running, marked
+      from feed_entry where feed = feed_name order by position desc limit 1;
+    if (mark.position = 0 or mark.digest = marked) is not true then
         raise exception 'the log of feed % lacks an entry that it had', feed_name
             using errcode = 'object_not_in_prerequisite_state', table = 'feed', hint = 'Restore all tables of one dump.';
     end if;
+    at := coalesce(at, 0);
+    running := coalesce(running, sha256(convert_to(feed_name, 'UTF8')));
+    next_mark := case when mark.set_at between clock_timestamp() - interval '1 minute' and clock_timestamp() + interval '1 minute' then mark.position + 1000 else 0 end;
     if current_setting('transaction_isolation') in ('repeatable read', 'serializable') then -- only an index knows what is newer than the snapshot
         insert into feed_entry (feed, position, kind, entity_id, version, updated, payload_hash, digest)
         values (feed_name, at + 1, 'delete', gen_random_uuid(), 1, now(), '', '') on conflict (feed, position) do nothing;
@@ -145,8 +150,15 @@ begin
         raise exception 'the head of feed % is not at position %', feed_name, expected_position
             using errcode = 'serialization_failure', table = 'feed';
     end if;
-    perform feed_check(feed_name, entries);
-    insert into feed_entry select * from unnest(entries);
+    if (select bool_or(version <> 1) from unnest(entries)) then
+        perform feed_check(feed_name, entries);
+    end if;
+    begin
+        insert into feed_entry select * from unnest(entries);
+    exception when unique_violation then -- the index knows whether an entity is new, so that nothing else has to look
+        perform feed_check(feed_name, entries);
+        raise;
+    end;
     if cardinality(erased) > 0 then
         update feed_entry set payload = null, salt = null where feed = feed_name and entity_id = any (erased) and salt is not null;
     end if;
