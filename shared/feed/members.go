@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/xml"
+	"errors"
 	"html"
 	"strings"
 
@@ -16,6 +17,11 @@ const nsMembers = nsDatafeed + "/entity"
 // maxNested is how deep arrays and objects are shown as such: what is deeper is shown as JSON.
 const maxNested = 50
 
+// maxValues is the most values of an entity that are shown as such. Each takes many times its size in JSON.
+const maxValues = 5000
+
+var errValues = errors.New("too many values")
+
 // A member is a value of an entity, with its name in the object that has it.
 type member struct {
 	name  string
@@ -24,18 +30,30 @@ type member struct {
 	inner []member // of an object or array
 }
 
-// membersOf reads an entity, whose members keep their order. What is no JSON is one text.
+// membersOf reads an entity, whose members keep their order. If it has too many values, its members are shown as JSON, or
+// else it is one text, as is what is no JSON.
 func membersOf(entity []byte) member {
-	dec := jsontext.NewDecoder(bytes.NewReader(entity), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
-	if m, err := readMember(dec, "", 0); err == nil {
-		return m
+	for _, nested := range []int{maxNested, 1} {
+		r := memberReader{jsontext.NewDecoder(bytes.NewReader(entity), jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true)), 0}
+		if m, err := r.read("", nested); err == nil {
+			return m
+		}
 	}
 	return member{text: string(entity)}
 }
 
-func readMember(dec *jsontext.Decoder, name string, depth int) (m member, err error) {
+type memberReader struct {
+	*jsontext.Decoder
+	values int // that were read
+}
+
+// read reads the next value, with what is nested in it up to so many levels.
+func (dec *memberReader) read(name string, nested int) (m member, err error) {
+	if dec.values++; dec.values > maxValues {
+		return m, errValues
+	}
 	m = member{name: name, kind: byte(dec.PeekKind())}
-	if m.kind != '{' && m.kind != '[' || depth == maxNested {
+	if m.kind != '{' && m.kind != '[' || nested == 0 {
 		value, err := dec.ReadValue()
 		if err != nil {
 			return m, err
@@ -61,7 +79,7 @@ func readMember(dec *jsontext.Decoder, name string, depth int) (m member, err er
 			}
 			name = token.String()
 		}
-		inner, err := readMember(dec, name, depth+1)
+		inner, err := dec.read(name, nested-1)
 		if err != nil {
 			return m, err
 		}

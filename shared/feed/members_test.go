@@ -48,7 +48,12 @@ func TestMembers(t *testing.T) {
 		"nothing":                {`{}`, id.String(), "", ""},
 		"no JSON":                {`{"a":<`, id.String(), "{&#34;a&#34;:&lt;", "{&#34;a&#34;:&lt;"},
 		"a number that is large": {`{"n":123456789012345678901234567890}`, id.String(), "", "<n>123456789012345678901234567890</n>"},
-		"deeper than is shown":   {strings.Repeat("[", 60) + strings.Repeat("]", 60), id.String(), "", "<item>" + strings.Repeat("[", 10) + strings.Repeat("]", 10) + "</item>"},
+		"more values than are shown": {
+			`{"name":"x","n":[0` + strings.Repeat(",0", maxValues) + `]}`, "x",
+			"<dl><dt>name</dt><dd>x</dd><dt>n</dt><dd>[0" + strings.Repeat(",0", maxValues) + "]</dd></dl>", "<name>x</name><n>[0,0,",
+		},
+		"more members than are shown": {`{"name":"x"` + strings.Repeat(`,"a":0`, maxValues) + `}`, id.String(), "", `{&#34;name&#34;:&#34;x&#34;,`},
+		"deeper than is shown":        {strings.Repeat("[", 60) + strings.Repeat("]", 60), id.String(), "", "<item>" + strings.Repeat("[", 10) + strings.Repeat("]", 10) + "</item>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"html/template"
 	"maps"
 	"net/http"
 	"slices"
@@ -21,6 +22,9 @@ import (
 
 // maxVersions is the largest number of versions of an entity that are shown, the newest ones.
 const maxVersions = 1000
+
+// maxChanges is the most HTML that the page of an entity has of changes, in bytes.
+const maxChanges = 8 << 20
 
 var entityPage = web.Template(pages, "entity.html")
 
@@ -190,6 +194,7 @@ func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersi
 		data.Title = "Erased"
 	}
 	document := feed.Document{Description: d}
+	room := maxChanges
 	for i := range list {
 		v := shownVersion{entityVersion: &list[i]}
 		if !v.Deleted && !v.Superseded {
@@ -200,7 +205,7 @@ func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersi
 			}
 			if i+1 < len(list) && !list[i+1].Deleted && !list[i+1].Superseded {
 				v.Compared, v.Before = true, list[i+1].Version
-				v.Changes, v.Partly = changes(list[i+1].Entity, v.Entity)
+				v.Changes, v.Partly = cut(list[i+1].Entity, v.Entity, &room)
 			}
 		}
 		data.Versions = append(data.Versions, v)
@@ -226,6 +231,23 @@ func (s *Source) discovery() (links []web.Link) {
 
 // A change is a field of an entity whose value, as JSON, differs from the version before. An absent field is "".
 type change struct{ Field, Was, Is string }
+
+// cut returns those of the changes for which there is room, and takes it.
+func cut(before, after json.RawMessage, room *int) (list []change, partly bool) {
+	if *room <= 0 {
+		return nil, true
+	}
+	list, partly = changes(before, after)
+	for i, c := range list {
+		for _, text := range []string{c.Field, c.Was, c.Is} {
+			*room -= len(template.HTMLEscapeString(text))
+		}
+		if *room < 0 {
+			return list[:i], true
+		}
+	}
+	return list, partly
+}
 
 // changes compares two versions field by field: first the fields of the later one, then those that it lacks. It reports
 // whether it compares only their beginnings.

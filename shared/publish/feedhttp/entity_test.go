@@ -177,6 +177,24 @@ func follow(t *testing.T, server *httptest.Server, page, rel string) (path, next
 	return path, body
 }
 
+// The page of an entity has a bound, however its versions multiply in what it says of them.
+func TestPageOfOddEntity(t *testing.T) {
+	t.Parallel()
+	l := openLog(t, database(t))
+	server := serve(t, l)
+	var versions []publish.Entry
+	for i := range int64(16) {
+		v := thing(numbered(1), i+1)
+		v.Payload = fmt.Appendf(nil, `{"%s%d":{"a":1,"b":2,"c":3,"d":4}}`, strings.Repeat("'", 200_000), i)
+		versions = append(versions, v)
+	}
+	appendAll(t, l, versions)
+	_, page := get(t, server, "GET", "/feeds/things/"+numbered(1).String(), "Accept", browser)
+	if most := maxChanges + 16*6*200_000; len(page) > most || !strings.Contains(page, "Only the beginnings") || strings.Count(page, "Entity as JSON") != 16 {
+		t.Errorf("a page of %d bytes, want at most %d", len(page), most)
+	}
+}
+
 // Somebody who pages back and then towards the head again sees each entry, whatever is appended meanwhile.
 func TestPagingTowardsTheHead(t *testing.T) {
 	t.Parallel()
