@@ -177,12 +177,16 @@ func (r *resyncer) pageAfter(ctx context.Context, page copiedPage, history feed.
 	if len(page.ids) == 1 {
 		limit = 1
 	}
-	answer, err := r.fetcher.client.Get(ctx, feedclient.Request{URL: r.URL, After: page.after, Limit: limit, History: history})
+	request := feedclient.Request{URL: r.URL, After: page.after, Limit: limit, History: history}
+	answer, err := r.fetcher.client.Get(ctx, request)
 	r.fetcher.count(answer)
 	switch {
 	case errors.Is(err, feedclient.ErrDiverged):
 		return nil, nil
 	case err != nil:
+		if ctx.Err() == nil {
+			r.fetcher.shrink(request, err)
+		}
 		return nil, err
 	}
 	return answer.Page, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
@@ -482,6 +484,26 @@ func TestLostEnd(t *testing.T) {
 			t.Error("nothing was cached")
 		}
 		if asked := s.exchanges(); readsWhole(asked[1:]) {
+			t.Error("the whole feed was read")
+		}
+	})
+
+	t.Run("its pages are too long", func(t *testing.T) {
+		t.Parallel()
+		s := newSource(t)
+		c := newCopier(t, s)
+		lose(t, s, c, func() { s.put(t, 40, 48) })
+		s.setTamper(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {
+			if limit, _ := strconv.Atoi(r.URL.Query().Get("limit")); limit > 3 && r.URL.Query().Has("history") {
+				w.Header().Set("Content-Type", feed.TypeJSONFeed)
+				_, _ = io.WriteString(w, `{"cut": "of`)
+				return
+			}
+			honest.ServeHTTP(w, r)
+		})
+		c.pollOn(t)
+		c.wantWalked(t, s, 1)
+		if readsWhole(s.exchanges()) {
 			t.Error("the whole feed was read")
 		}
 	})
