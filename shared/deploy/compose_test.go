@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,7 @@ import (
 const (
 	root   = "../.."
 	stream = "COMPOSE_PROFILES=stream"
+	scale  = "COMPOSE_PROFILES=scale"
 )
 
 // A program is what compose has to run.
@@ -114,6 +116,56 @@ func TestCompose(t *testing.T) {
 	customers := project.Services["customers"]
 	if v := customers.Volumes; len(v) != 1 || v[0].Target != filepath.Dir(value(customers, "ERASED_FILE")) || v[0].ReadOnly || volumes[v[0].Source] {
 		t.Errorf("the list of erased ids %s is to lie on a volume of its own; there is %+v", value(customers, "ERASED_FILE"), v)
+	}
+}
+
+// The profile scale has all that stream has, another process of sales, and the cache tier, whose configuration leads to
+// both.
+func TestComposeScale(t *testing.T) {
+	t.Parallel()
+	project, without := load(t, scale, "SALES=cache"), load(t, stream)
+	want := append(without.ServiceNames(), "cache", "sales-2")
+	slices.Sort(want)
+	if got := project.ServiceNames(); !slices.Equal(got, want) {
+		t.Errorf("%v, not %v", got, want)
+	}
+	sales, other, cache := project.Services["sales"], project.Services["sales-2"], project.Services["cache"]
+	for name := range sales.Environment {
+		if value(sales, name) != value(other, name) {
+			t.Errorf("%s differs: %q and %q", name, value(sales, name), value(other, name))
+		}
+	}
+	if len(other.Environment) != len(sales.Environment) || !slices.Equal(other.Command, sales.Command) || len(other.Ports) > 0 || len(other.DependsOn) != 1 {
+		t.Errorf("sales-2 is %+v", other)
+	}
+	if image, _, _ := strings.Cut(cache.Image, ":"); image != "varnish" || len(cache.Ports) != 1 || cache.Ports[0].HostIP != "127.0.0.1" || cache.Ports[0].Target != 8080 ||
+		len(cache.Volumes) != 1 || !cache.Volumes[0].ReadOnly || !slices.Contains(cache.Command, cache.Volumes[0].Target) {
+		t.Errorf("image %q, ports %+v, volumes %+v, command %q", cache.Image, cache.Ports, cache.Volumes, cache.Command)
+	}
+	conf, err := os.ReadFile(cache.Volumes[0].Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var backends []string
+	for _, m := range regexp.MustCompile(`\.host = "(.*?)"; \.port = "(\d+)";`).FindAllStringSubmatch(string(conf), -1) {
+		backends = append(backends, m[1])
+		if at := project.Services[m[1]]; value(at, "ADDR") != "0.0.0.0:"+m[2] || value(at, "FEED_MAX_AGE") == "" || cache.DependsOn[m[1]].Condition != types.ServiceConditionHealthy {
+			t.Errorf("the cache asks %s:%s, which listens on %q, with FEED_MAX_AGE=%s", m[1], m[2], value(at, "ADDR"), value(at, "FEED_MAX_AGE"))
+		}
+		if hosts := strings.Fields(value(project.Services[m[1]], "HOSTS")); !slices.Contains(hosts, "cache") {
+			t.Errorf("%s does not answer as cache: %v", m[1], hosts)
+		}
+	}
+	if !slices.Equal(backends, []string{"sales", "sales-2"}) {
+		t.Errorf("the cache asks %v", backends)
+	}
+	for name, s := range project.Services {
+		if at := value(s, "FEED_URL_ORDERS"); at != "" && at != "http://cache:8080/feeds/orders" {
+			t.Errorf("%s reads %s", name, at)
+		}
+		if plain := value(s, "PLAIN_HOSTS"); plain != "" && !slices.Contains(strings.Fields(plain), "cache") {
+			t.Errorf("%s does not send its token to the cache: %s", name, plain)
+		}
 	}
 }
 

@@ -87,7 +87,10 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 type Answer struct {
 	Page *feed.Page // nil means not modified since the ETag (304)
 	ETag string     // to send with the next request for the same URL; may be empty
-	AsOf time.Time  // the copy is complete up to this time: the time of the request less the answer's Age (RFC 9111 section 4.2.3); milliseconds
+	AsOf time.Time  // the copy is complete up to this time: the time of the request less the answer's age; milliseconds
+	// Kept is for how long a cache on the way may go on with the answer, which it may have fetched for another request.
+	// 0 means that there is no sign of a cache.
+	Kept time.Duration
 	// Self is the URL of the page as the source publishes it, without query, or empty; see selfLink.
 	Self string
 	// Waits is for how long the source may have waited, at most Wait. 0 means that it always answers at once.
@@ -262,10 +265,9 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		return nil, c.noAnswer(ctx, "ask "+ShownURL(req.URL), err)
 	}
 	defer resp.Body.Close()
-	first, _, _ := strings.Cut(resp.Header.Get("Age"), ",") // RFC 9111 section 5.1
-	age, _ := deltaSeconds(strings.TrimSpace(first))
+	age, kept := ageOf(resp.Header, time.Now())
 	answer := &Answer{
-		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond),
+		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond), Kept: kept,
 		Waits: min(appliedWait(resp.Header, wait), wait), Self: selfLink(resp.Header.Values("Link")),
 	}
 	switch {
@@ -289,6 +291,49 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		return nil, err
 	}
 	return answer, nil
+}
+
+// ageOf returns how old an answer is at most that arrives now, and [Answer.Kept]. Caches give Age in whole seconds,
+// rounded down (RFC 9111 section 5.1). Of an answer that a cache says it had (RFC 9211), but not for how long, the Date
+// tells it; elsewhere Date is not used, since clocks differ.
+func ageOf(h http.Header, now time.Time) (age, kept time.Duration) {
+	first, _, _ := strings.Cut(h.Get("Age"), ",")
+	age, ok := deltaSeconds(strings.TrimSpace(first))
+	date, err := http.ParseTime(h.Get("Date"))
+	switch {
+	case ok:
+		age += time.Second
+	case err == nil && hit(h.Values("Cache-Status")):
+		age = max(now.Sub(date), 0)
+	default:
+		return 0, 0
+	}
+	return age, max(maxAge(h.Values("Cache-Control"))-age, 0) + time.Second
+}
+
+// hit reports whether a cache says that it had the answer.
+func hit(caches []string) bool {
+	for cache := range strings.SplitSeq(strings.Join(caches, ","), ",") {
+		_, parameters, _ := strings.Cut(cache, ";")
+		for parameter := range strings.SplitSeq(parameters, ";") {
+			if strings.TrimSpace(parameter) == "hit" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// maxAge returns the value of the directive max-age, or 0 if there is none.
+func maxAge(control []string) time.Duration {
+	for directive := range strings.SplitSeq(strings.Join(control, ","), ",") {
+		name, value, _ := strings.Cut(strings.TrimSpace(directive), "=")
+		if strings.EqualFold(name, "max-age") {
+			age, _ := deltaSeconds(value)
+			return age
+		}
+	}
+	return 0
 }
 
 // noAnswer makes the next request use a new connection, unless the caller has cancelled this one.

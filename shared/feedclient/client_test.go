@@ -129,9 +129,9 @@ func TestClientAnswer(t *testing.T) {
 func TestClientAsOf(t *testing.T) {
 	t.Parallel()
 	for age, want := range map[string]time.Duration{
-		"": 0, "0": 0, "1": time.Second, "3600": time.Hour, "99999999999999999999": (1<<31 - 1) * time.Second,
+		"": 0, "0": time.Second, "1": 2 * time.Second, "3600": time.Hour + time.Second, "99999999999999999999": 1 << 31 * time.Second, // it is rounded down
 		"-5": 0, "1.5": 0, "soon": 0,
-		"10, 20": 10 * time.Second, "10,20": 10 * time.Second, // of several values the first (RFC 9111 section 5.1)
+		"10, 20": 11 * time.Second, "10,20": 11 * time.Second, // of several values the first (RFC 9111 section 5.1)
 	} {
 		var arrived time.Time
 		before := time.Now().Truncate(time.Millisecond)
@@ -148,6 +148,32 @@ func TestClientAsOf(t *testing.T) {
 		}
 		if answer.AsOf.Location() != time.UTC || answer.AsOf.Nanosecond()%1e6 != 0 {
 			t.Errorf("as of %v", answer.AsOf)
+		}
+	}
+}
+
+func TestAgeOf(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
+	const hour, ahead, soon = "Mon, 23 Nov 2026 07:00:00 GMT", "Mon, 23 Nov 2026 08:00:05 GMT", "Mon, 23 Nov 2026 07:59:58 GMT"
+	for _, x := range []struct {
+		name      string
+		header    http.Header
+		age, kept time.Duration
+	}{
+		{"no cache", http.Header{"Date": {hour}, "Cache-Control": {"max-age=5"}}, 0, 0},
+		{"a cache that asked", http.Header{"Date": {hour}, "Cache-Status": {"nginx; fwd=miss"}}, 0, 0},
+		{"a cache called hit", http.Header{"Date": {hour}, "Cache-Status": {"hit; fwd=miss"}}, 0, 0},
+		{"Age goes before Date", http.Header{"Date": {hour}, "Age": {"1"}, "Cache-Status": {"nginx; hit"}, "Cache-Control": {"max-age=5"}}, 2 * time.Second, 4 * time.Second},
+		{"a cache that had it", http.Header{"Date": {soon}, "Cache-Status": {"nginx; hit"}, "Cache-Control": {"public, max-age=5"}}, 2 * time.Second, 4 * time.Second},
+		{"a cache that had it for too long", http.Header{"Date": {hour}, "Cache-Status": {"nginx;hit;detail=stale"}, "Cache-Control": {"max-age=5"}}, time.Hour, time.Second},
+		{"the first of two caches", http.Header{"Date": {hour}, "Cache-Status": {"a; hit, b; fwd=miss"}}, time.Hour, time.Second},
+		{"the second of two caches", http.Header{"Date": {hour}, "Cache-Status": {"a; fwd=miss", "b; ttl=1; hit"}}, time.Hour, time.Second},
+		{"a clock that is ahead", http.Header{"Date": {ahead}, "Cache-Status": {"nginx; hit"}}, 0, time.Second},
+		{"no date", http.Header{"Date": {"yesterday"}, "Cache-Status": {"nginx; hit"}}, 0, 0},
+	} {
+		if age, kept := ageOf(x.header, now); age != x.age || kept != x.kept {
+			t.Errorf("%s: %v old, and kept for %v; want %v and %v", x.name, age, kept, x.age, x.kept)
 		}
 	}
 }

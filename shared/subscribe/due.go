@@ -46,7 +46,9 @@ func (st *state) after(err error, now time.Time) time.Time {
 		st.nextPoll = st.tuned.schedule.Next(now)
 		switch forget := st.cuts.last.Add(forgetCuts); {
 		case st.wait(now) > 0 && st.hold != holdIgnored:
-			st.nextPoll = now
+			if soon := now.Add(st.shared); soon.Before(st.nextPoll) {
+				st.nextPoll = soon
+			}
 		case st.wait(now) < st.tuned.wait && forget.Before(st.nextPoll):
 			st.nextPoll = forget
 		}

@@ -4,6 +4,9 @@ import (
 	"time"
 )
 
+// longestPoll is how long after its request an answer may arrive, if it waited at the source.
+const longestPoll = maxWait + time.Minute
+
 // believed returns the stored time t, but no later than now. It returns zero if t lies further in the future than the
 // clocks of two replicas may differ: then the clock was set back after t was stored.
 func believed(t, now time.Time) time.Time {
@@ -33,9 +36,13 @@ func (st *state) setBack(now time.Time) bool {
 // stale reports whether the copy is stale: the second poll that was due since the last success, or since the schedule
 // was changed, is more than grace late. While requests wait at the source, or the first one may, the copy is fresh
 // until its last success is older than the wait plus twice grace, and stale if polls have failed for longer than that.
-// A copy that was found stale stays stale until a poll succeeds. st.mu is locked.
+// A copy that was found stale stays stale until a poll succeeds. An answer that a cache gave though it was old is no
+// success. st.mu is locked.
 func (st *state) stale(now time.Time) bool {
 	last := believed(st.copied.lastSuccess, now)
+	if asOf := st.copied.asOf; !asOf.IsZero() && last.After(asOf.Add(longestPoll)) {
+		last = asOf.Add(longestPoll)
+	}
 	if last.IsZero() || st.copied.stale {
 		return true
 	}

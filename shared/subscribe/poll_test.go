@@ -158,7 +158,7 @@ func TestPoll(t *testing.T) {
 		c.wantUpToDate(t, s)
 	})
 
-	t.Run("an Age makes the copy older, not the success", func(t *testing.T) {
+	t.Run("an answer of a cache makes the copy as old as it is", func(t *testing.T) {
 		t.Parallel()
 		s := newSource(t)
 		s.put(t, 1, 1)
@@ -170,14 +170,19 @@ func TestPoll(t *testing.T) {
 		started := time.Now()
 		c.mustPoll(t)
 		at := c.stored(t)
-		if age := started.Sub(at.asOf); age < 3599*time.Second || age > 3601*time.Second {
+		if age := started.Sub(at.asOf); age < 3599*time.Second || age > 3602*time.Second {
 			t.Errorf("the copy is as of %v before", age)
 		}
 		if at.lastSuccess.Before(started.Truncate(time.Millisecond)) {
 			t.Errorf("the last success was %v before", started.Sub(at.lastSuccess))
 		}
-		if got := c.status(time.Now()); got.State != Fresh {
+		if got := c.status(time.Now()); got.State != Stale {
 			t.Errorf("the state is %s", got.State)
+		}
+		s.setTamper(nil)
+		c.mustPoll(t)
+		if got := c.status(time.Now()); got.State != Fresh {
+			t.Errorf("after another poll the state is %s", got.State)
 		}
 	})
 }

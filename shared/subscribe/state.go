@@ -49,6 +49,7 @@ type state struct {
 	last      outcome
 	nextPoll  time.Time // in the past while a poll runs
 	hold      hold
+	shared    time.Duration // for how long a cache may go on with the answer that a waiting request shared with others
 	cuts      cuts
 	pace      pace          // of the poll under way
 	source    string        // as Detail.Source

@@ -69,7 +69,9 @@ func (st *state) waitFailed(f fetched, took time.Duration, now time.Time) error 
 // wait returns the time for which a request may wait now. st.mu is locked.
 func (st *state) wait(now time.Time) time.Duration { return st.cuts.allowed(st.tuned.wait, now) }
 
-// noteHold notes whether the source holds waiting requests. A source that answers at once with nothing new does not.
+// noteHold notes whether the source holds waiting requests. A source that answers at once with nothing new does not,
+// unless a cache on the way gave the answer, which it has fetched for another request: then the next request is sent
+// when the cache has it no longer.
 func (st *state) noteHold(f fetched, took time.Duration) {
 	if f.Wait == 0 {
 		return
@@ -77,9 +79,13 @@ func (st *state) noteHold(f fetched, took time.Duration) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	nothing := f.Page == nil || len(f.Page.Entries) == 0
-	st.hold = holdIgnored
-	if f.Waits > 0 && (!nothing || took >= f.Waits/2) {
+	early := nothing && took < f.Waits/2
+	st.hold, st.shared = holdIgnored, 0
+	if f.Waits > 0 && (!early || f.Kept > 0) {
 		st.hold = holdKept
+	}
+	if early {
+		st.shared = f.Kept
 	}
 }
 

@@ -215,6 +215,38 @@ func TestStaleWhileWaiting(t *testing.T) {
 	}
 }
 
+// An answer with nothing new that comes early from a cache was fetched for another request that waited. The next
+// request is sent when the cache has the answer no longer.
+func TestWaitSharedWithOthers(t *testing.T) {
+	t.Parallel()
+	schedule, err := ParseSchedule("@every 1h", "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSource(t)
+	s.put(t, 1, 1)
+	c := newCopier(t, s)
+	c.state.given.schedule, c.state.given.wait = schedule, 25*time.Second
+	c.state.tuned = c.state.given
+	c.mustPoll(t)
+	now := time.Now()
+	for _, x := range []struct {
+		name       string
+		kept, took time.Duration
+		want       time.Time // of the next poll
+	}{
+		{"early, from a cache", 2 * time.Second, time.Second, now.Add(2 * time.Second)},
+		{"early, without a cache", 0, time.Second, schedule.Next(now)},
+		{"from a cache, after the wait", 2 * time.Second, 25 * time.Second, now},
+		{"early, from a cache that keeps it for longer than the schedule", 2 * time.Hour, time.Second, schedule.Next(now)},
+	} {
+		c.state.noteHold(fetched{Request: feedclient.Request{Wait: 25 * time.Second}, Answer: &feedclient.Answer{Waits: 25 * time.Second, Kept: x.kept}}, x.took)
+		if got := c.state.after(nil, now); !got.Equal(x.want) {
+			t.Errorf("%s: the next poll is due at %v, not %v", x.name, got, x.want)
+		}
+	}
+}
+
 // A pause stops a long copy between two pages, and the stop of the process does.
 func TestPauseWhileCopying(t *testing.T) {
 	t.Parallel()

@@ -215,8 +215,8 @@ func (p *Problem) Write(w http.ResponseWriter, r *http.Request, look Page) {
 	for _, name := range []string{"Accept-Ranges", "Content-Encoding", "Content-Length", "Content-Disposition", "Etag", "Last-Modified", "Location"} {
 		h.Del(name)
 	}
-	maps.Copy(h, p.Header)
 	h.Set("Cache-Control", "no-store")
+	maps.Copy(h, p.Header)
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // people copy URLs from it
@@ -231,6 +231,7 @@ func (p *Problem) Write(w http.ResponseWriter, r *http.Request, look Page) {
 			page.Login = "/login?next=" + url.QueryEscape(r.URL.RequestURI())
 		}
 		look.Title, look.Operator, look.Data = full.Title, operatorOf(r), page
+		h.Set("Cache-Control", "no-store") // the page is of one client
 		body, err = Execute(problemPage, look)
 		contentType = HTMLType
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/deploy/cache"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/postgres"
@@ -221,6 +222,29 @@ func TestGrowth(t *testing.T) {
 	})
 }
 
+func TestScale(t *testing.T) {
+	t.Parallel()
+	out, bars := quick(t, "scale")
+	wantRows(t, out,
+		[]string{directly, positive, positive, positive, `1.00 \(1.00-1.00\)`},
+		[]string{directly, "200", "200", positive, `1.00 \(1.00-1.00\)`, ratio})
+	if bars < 2 {
+		t.Errorf("the picture has %d bars", bars)
+	}
+	for _, kind := range []cache.Kind{cache.Nginx, cache.Varnish} {
+		t.Run("behind "+string(kind), func(t *testing.T) {
+			if strings.Contains(out, noCache(kind)) {
+				t.Skip(noCache(kind))
+			}
+			behind := "behind " + string(kind)
+			wantRows(t, out,
+				[]string{behind, positive, figure, figure, ratio},
+				[]string{behind, `\d\.00`, `\d\.00`, figure, ratio, ratio},
+				[]string{behind, "9", "9", `1\.00`, positive})
+		})
+	}
+}
+
 // What fills a feed makes the digests that PROTOCOL.md describes, and versions that go on without a gap.
 func TestFillFeed(t *testing.T) {
 	t.Parallel()
@@ -363,9 +387,9 @@ func TestFlags(t *testing.T) {
 		}
 	}
 	for args, text := range map[string]string{
-		"":                          "takes feed, subscribe, publish, growth or architectures",
-		"orders":                    "takes feed, subscribe, publish, growth or architectures",
-		"feed more":                 "takes feed, subscribe, publish, growth or architectures",
+		"":                          "takes feed, subscribe, publish, growth, scale or architectures",
+		"orders":                    "takes feed, subscribe, publish, growth, scale or architectures",
+		"feed more":                 "takes feed, subscribe, publish, growth, scale or architectures",
 		"feed --only catchup":       "writes, reads, wait, overload",
 		"feed --entries 5000":       "-entries",
 		"feed --out x.png":          "file.svg",
@@ -379,7 +403,7 @@ func TestFlags(t *testing.T) {
 		"architectures --only wait": "calls, queues, stream, feed, relay",
 		"architectures --orders 19": "from 20 to",
 		"feed --orders 100":         "-orders",
-		"subscribe freshness":       "takes feed, subscribe, publish, growth or architectures",
+		"subscribe freshness":       "takes feed, subscribe, publish, growth, scale or architectures",
 	} {
 		_, err := parseFlags(strings.Fields(args), io.Discard)
 		if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), text) {

@@ -18,7 +18,7 @@ const usage = `Measures the feed, or a subscriber of it, against its peers, or a
 over loopback and on private PostgreSQL servers that are deleted afterwards. Machines are noisy:
 compare ratios, not rates.
 
-Usage: go run ./shared/cmd/bench feed|subscribe|publish|growth|architectures [flags]
+Usage: go run ./shared/cmd/bench feed|subscribe|publish|growth|scale|architectures [flags]
 
 `
 
@@ -55,6 +55,11 @@ newcomers  copies by all versions and by snapshot
 compaction space of superseded entries, before and after
 services   every page of the services over 10,000 and over 1,000,000 rows
 
+scale, 4 to 6 minutes: a source with FEED_MAX_AGE=1s alone, and behind the cache tier of shared/deploy/cache
+polls      304s a second, how many reach the source, and its CPU time
+waits      10,000 that wait at once: requests at the source per entry, its CPU time, and until all are answered
+sealed     requests at the source per sealed page of 1,000 readers that catch up 100,000 entries behind a cache
+
 architectures, 3 to 4 minutes: the same shop, sales and three consumers, in five ways
 calls      HTTP to each consumer before the commit
 queues     after the commit, a durable queue for each consumer, confirmed
@@ -64,7 +69,7 @@ relay      the same, with a relay to RabbitMQ, to which the subscribers listen, 
 What a sale takes and costs on good days, and what is lost, doubled or late when consumers, the broker
 and sales are killed.
 
-nginx and RabbitMQ (Debian packages nginx and rabbitmq-server) are left out where they are missing.
+nginx, Varnish and RabbitMQ (Debian packages nginx, varnish and rabbitmq-server) are left out where they are missing.
 Ratios are the median over the rounds (least to most). Contestants take turns in every round.
 `
 
@@ -73,6 +78,7 @@ var parts = map[string][]string{
 	"subscribe":     {"idle", "freshness", "catchup"},
 	"publish":       {"rates", "freshness", "entries", "backfill", "snapshot"},
 	"growth":        {"requests", "newcomers", "compaction", "services"},
+	"scale":         {"polls", "waits", "sealed"},
 	"architectures": {"calls", "queues", "stream", "feed", "relay"},
 }
 
@@ -141,7 +147,7 @@ func parseFlags(args []string, stdout io.Writer) (o options, err error) {
 	case o.what == "growth" && o.entries > 0 && o.entries < minGrown:
 		return o, daemon.Usagef("--entries of growth takes at least %s", count(minGrown))
 	case parts[o.what] == nil || flags.NArg() > 0:
-		return o, daemon.Usagef("takes feed, subscribe, publish, growth or architectures, then flags; see --help")
+		return o, daemon.Usagef("takes feed, subscribe, publish, growth, scale or architectures, then flags; see --help")
 	}
 	return o, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/dev/rabbitmq"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -56,6 +57,8 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		measure, title = b.subscribe, "A subscriber and its peers, measured"
 	case "publish":
 		measure, title = b.publish, "Publishing by SQL, measured"
+	case "scale":
+		measure, title = b.scale, "A source behind a cache tier, measured"
 	case "growth":
 		measure, title = b.growth, "Growing feeds and tables, measured"
 	}
@@ -172,6 +175,25 @@ func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, 
 	}
 	c.batched, c.single = max(c.entries/4, minEntries), min(c.single, c.entries)
 	charts, err = b.measure(ctx, map[string]part{"idle": i.run, "freshness": f.run, "catchup": c.run})
+	return machine, charts, err
+}
+
+func (b *bench) scale(ctx context.Context) (machine string, charts []chart, err error) {
+	server, err := b.openSource(ctx, 0)
+	if err != nil {
+		return "", nil, err
+	}
+	if b.source, err = server.create(ctx, "bench"); err != nil {
+		return "", nil, err
+	}
+	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
+		return "", nil, err
+	}
+	s := scale{bench: b, rounds: 5, duration: 2 * time.Second, waiters: 10_000, entries: 100_000, readers: 1000, page: feed.MaxPageSize}
+	if b.quick {
+		s.rounds, s.duration, s.waiters, s.entries, s.readers, s.page = 1, 200*time.Millisecond, 200, 1000, 10, 100
+	}
+	charts, err = b.measure(ctx, map[string]part{"polls": s.polls, "waits": s.waits, "sealed": s.sealed})
 	return machine, charts, err
 }
 

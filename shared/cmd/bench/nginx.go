@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/edison-cars/data-feeds/shared/deploy/cache"
 	"github.com/edison-cars/data-feeds/shared/dev/freeport"
 )
 
@@ -89,9 +90,31 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, addr, zone, serving), 0o644); err != nil {
 		return err
 	}
+	return runServer(ctx, addr, []string{nginx.path, "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;"}, stdout)
+}
+
+// serveCache runs the program of a cache tier in front of the upstream, as [serveNginx] does.
+func serveCache(ctx context.Context, kind cache.Kind, dir, upstream string, stdout io.Writer) error {
+	addr, err := freeport.Addr(ctx)
+	if err == nil {
+		err = os.MkdirAll(dir, 0o755)
+	}
+	if err != nil {
+		return err
+	}
+	command, err := kind.Command(dir, addr, upstream)
+	if err != nil {
+		return err
+	}
+	return runServer(ctx, addr, command, stdout)
+}
+
+// runServer runs the command of a server until ctx ends, and writes its address once it listens there.
+func runServer(ctx context.Context, addr string, command []string, stdout io.Writer) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, nginx.path, "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;")
+	name := filepath.Base(command[0])
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	terminate(cmd)
 	var log bytes.Buffer
 	cmd.Stderr = &log
@@ -103,7 +126,7 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	for !answers(ctx, addr) {
 		select {
 		case err = <-exited:
-			return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
+			return fmt.Errorf("%s ended: %w\n%s", name, err, log.Bytes())
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
@@ -111,7 +134,7 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	if err = <-exited; ctx.Err() != nil {
 		return nil
 	}
-	return fmt.Errorf("nginx ended: %w\n%s", err, log.Bytes())
+	return fmt.Errorf("%s ended: %w\n%s", name, err, log.Bytes())
 }
 
 func answers(ctx context.Context, addr string) bool {

@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
 	serving "github.com/edison-cars/data-feeds/sales-feed/serve"
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/deploy/cache"
 )
 
 // serveArg makes the program one of the processes that it measures: serve KIND DATABASE_URL, or serve nginx FOLDER.
@@ -24,11 +26,15 @@ const (
 	customersKind = "customers" // the app itself, at ADDR
 	serveKind     = "serve"     // the process that serves the feeds of any database, at ADDR
 	feedKind      = shop.SalesByFeed
+	cacheKind     = "cache-" // with the kind of a cache: it is one, with its files in a folder, before the server at upstreamEnv
 )
 
 const upstreamEnv = "BENCH_UPSTREAM"
 
 func serve(ctx context.Context, kind, of string, env map[string]string, stdout io.Writer) error {
+	if program, ok := strings.CutPrefix(kind, cacheKind); ok {
+		return serveCache(ctx, cache.Kind(program), of, env[upstreamEnv], stdout)
+	}
 	switch kind {
 	case nginxKind:
 		return serveNginx(ctx, of, env[upstreamEnv], stdout)

@@ -363,10 +363,15 @@ func (s *Source) historyDiverged(r *request, gone *diverged) error {
 	start.selection = selection{view: feed.Replay, limit: r.limit}
 	start.history = gone.lastFull
 	again := s.url(&start)
+	header := http.Header{"Link": {linkHeader([]feed.Link{{Rel: "start", Href: again}})}}
+	if r.view == feed.Replay && r.mediaType != feed.TypeCloudEvents && !r.Personal && !s.Private && s.MaxAge > 0 {
+		header["Cache-Control"] = []string{s.cacheControl(r, &span{})} // one answer for all that wait at a cache
+		header["Vary"] = varyBoth
+	}
 	return &web.Problem{
 		Type: s.PublicURL + divergedPath, Title: "The history diverged", Status: http.StatusGone,
 		Detail: fmt.Sprintf("The cursor %s belongs to another history of this feed, as after the restore of a backup. Start again from %s", r.cursor, again),
 		Links:  []string{again},
-		Header: http.Header{"Link": {linkHeader([]feed.Link{{Rel: "start", Href: again}})}},
+		Header: header,
 	}
 }

@@ -37,6 +37,7 @@ func TestAnswers(t *testing.T) {
 		"tokens and a CDN": serveAs(t, l, Options{Private: true, MaxAge: 5 * time.Second}, description),
 	}
 	const sealed, tail, newest = "/feeds/things?after=0&limit=100", "/feeds/things?after=0&limit=1000", "/feeds/things"
+	const lost = "/feeds/things?after=200-000000000000"
 	older := "/feeds/things?before=" + at(101)
 	page, _ := get(t, served["public"], "GET", sealed)
 	type fields map[string]string
@@ -78,6 +79,12 @@ func TestAnswers(t *testing.T) {
 		{"PUT", "public", "PUT", newest, nil, 405, fields{"Allow": "GET, HEAD", "Content-Type": feed.TypeProblem, "Cache-Control": "no-store"}, ""},
 		{"DELETE of the list", "public", "DELETE", "/feeds", nil, 405, fields{"Allow": "GET, HEAD"}, ""},
 		{"a folder", "public", "GET", "/feeds/", nil, 404, fields{"Content-Type": feed.TypeProblem}, ""},
+		{"the 410", "public", "GET", lost, nil, 410, fields{"Cache-Control": "no-store"}, "diverged"},
+		{"the 410 behind a CDN", "CDN", "GET", lost, nil, 410, fields{"Cache-Control": "max-age=5", "Vary": "Accept, Accept-Encoding"}, "diverged"},
+		{"the 410 behind a CDN for browsers", "CDN", "GET", lost, []string{"Accept", feed.TypeHTML}, 410, fields{"Cache-Control": "no-store"}, "diverged"},
+		{"the 410 behind a CDN for those with a token", "tokens and a CDN", "GET", lost, nil, 410, fields{"Cache-Control": "no-store"}, "diverged"},
+		{"the 410 behind a CDN to older entries", "CDN", "GET", "/feeds/things?before=200-000000000000", nil, 410, fields{"Cache-Control": "no-store"}, "diverged"},
+		{"the 410 behind a CDN as CloudEvents", "CDN", "GET", "/feeds/things.cloudevents?lastEventId=200-000000000000", nil, 410, fields{"Cache-Control": "no-store"}, "diverged"},
 		{"what the type of the 410 leads to", "public", "GET", "/problems/history-diverged", nil, 200, nil, `rel="start"`},
 		{"the list of feeds", "public", "GET", "/feeds", nil, 200, fields{"Vary": "Accept", "Cache-Control": "no-cache", "Content-Type": "application/json; charset=utf-8"}, `"url":"` + publicURL + `/feeds/things"`},
 		{"the list of feeds, for a browser", "public", "GET", "/feeds", []string{"Accept", "text/html"}, 200, fields{"Vary": "Accept", "Content-Type": web.HTMLType}, publicURL + "/feeds/things.atom"},

@@ -27,7 +27,7 @@ func (s *sales) byFeed(log *publish.Log, env map[string]string, engine *gin.Engi
 	if err := daemon.Parse(env, &limits); err != nil {
 		return nil, err
 	}
-	source := feedhttp.New(log, feedhttp.Options{Name: "Bench", PublicURL: PublicURL, Limits: limits}, Description)
+	source := feedhttp.New(log, feedhttp.Options{Name: "Bench", PublicURL: PublicURL, MaxAge: s.MaxAge, Limits: limits}, Description)
 	webserver.GET(engine, "/feeds/*path", gin.WrapH(source))
 	registry.MustRegister(log, source)
 	own := prometheus.NewRegistry()

@@ -40,6 +40,7 @@ const (
 	History = "SHOP_HISTORY" // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
 	Slow    = "SHOP_SLOW"    // a consumer takes it for each order, one after the other
 	Replay  = "SHOP_REPLAY"  // true: a consumer of the feed reads all versions, and no snapshot
+	MaxAge  = "FEED_MAX_AGE" // of sales that publish a feed
 	Crash   = "SHOP_CRASH"   // the process kills itself when so many orders are between the two steps that should be one
 )
 
@@ -51,6 +52,7 @@ type settings struct {
 	History string        `env:"SHOP_HISTORY"`
 	Slow    time.Duration `env:"SHOP_SLOW"`
 	Replay  bool          `env:"SHOP_REPLAY"`
+	MaxAge  time.Duration `env:"FEED_MAX_AGE"`
 	Crash   int64         `env:"SHOP_CRASH"`
 }
 
