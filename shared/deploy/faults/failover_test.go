@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,14 +26,20 @@ type till struct {
 	selling sync.WaitGroup
 
 	mu    sync.Mutex
-	acked map[string]time.Time // when each order was acknowledged first
+	acked map[string]acknowledgement // by the id of what was made
 	tries int
 	wrong []error // other refusals than those that say to try again
 }
 
+// An acknowledgement is the answer of a service that something was made.
+type acknowledgement struct {
+	by string
+	at time.Time
+}
+
 // sell opens a till at sales, and has a customer sign up with each tenth order. Their keys begin with the prefix.
 func sell(p *inProcess, prefix string) *till {
-	c := &till{stop: make(chan struct{}), acked: map[string]time.Time{}}
+	c := &till{stop: make(chan struct{}), acked: map[string]acknowledgement{}}
 	c.selling.Go(func() {
 		tick := time.NewTicker(time.Second / 20)
 		defer tick.Stop()
@@ -43,11 +50,11 @@ func sell(p *inProcess, prefix string) *till {
 			case <-tick.C:
 			}
 			c.selling.Go(func() {
-				c.persist(p.urls["sales"]+"/orders", prefix+"-order-"+strconv.Itoa(n), `{"lines":[{"model":"volta","options":[],"quantity":1}]}`)
+				c.persist("sales", p.urls["sales"]+"/orders", prefix+"-order-"+strconv.Itoa(n), `{"lines":[{"model":"volta","options":[],"quantity":1}]}`)
 			})
 			if n%10 == 0 {
 				c.selling.Go(func() {
-					c.persist(p.urls["customers"]+"/customers", prefix+"-customer-"+strconv.Itoa(n),
+					c.persist("customers", p.urls["customers"]+"/customers", prefix+"-customer-"+strconv.Itoa(n),
 						`{"name":"Ada Example","email":"ada@mail.example","address":{"street":"Ring 1","postal_code":"50667","city":"Köln","country":"DE"}}`)
 				})
 			}
@@ -57,7 +64,7 @@ func sell(p *inProcess, prefix string) *till {
 }
 
 // persist sends the request until it is acknowledged.
-func (c *till) persist(url, key, body string) {
+func (c *till) persist(by, url, key, body string) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(200 * time.Millisecond) {
 		req, err := http.NewRequest(http.MethodPost, url, strings.NewReader(body))
 		if err != nil {
@@ -79,7 +86,7 @@ func (c *till) persist(url, key, body string) {
 			if _, again := c.acked[made.ID]; again {
 				c.wrong = append(c.wrong, fmt.Errorf("%s was acknowledged twice", made.ID))
 			}
-			c.acked[made.ID] = time.Now()
+			c.acked[made.ID] = acknowledgement{by, time.Now()}
 			c.mu.Unlock()
 			return
 		case resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" && resp.Header.Get("Location") == "":
@@ -93,7 +100,7 @@ func (c *till) persist(url, key, body string) {
 }
 
 // close ends the sale, and returns what was acknowledged.
-func (c *till) close(t *testing.T) map[string]time.Time {
+func (c *till) close(t *testing.T) map[string]acknowledgement {
 	t.Helper()
 	close(c.stop)
 	c.selling.Wait()
@@ -108,8 +115,8 @@ func (c *till) close(t *testing.T) map[string]time.Time {
 func (c *till) since(then time.Time) (first time.Duration, found bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, at := range c.acked {
-		if took := at.Sub(then); took > 0 && (!found || took < first) {
+	for _, a := range c.acked {
+		if took := a.at.Sub(then); took > 0 && (!found || took < first) {
 			first, found = took, true
 		}
 	}
@@ -132,11 +139,10 @@ func (c *till) resumes(t *testing.T, promoted time.Time) {
 	}
 }
 
-// promote makes the standby a primary, and returns when that was asked for.
+// promote makes the standby a primary, and returns when it was one.
 func promote(standby *pgtest.Server) time.Time {
-	asked := time.Now()
 	standby.Promote()
-	return asked
+	return time.Now()
 }
 
 // rows returns the first column of a query.
@@ -185,7 +191,7 @@ func fixed(server *pgtest.Server) func(string) string {
 
 // wantAll fails unless everything that was acknowledged is in the databases of the server and on their feeds, once, and
 // the copies are complete.
-func wantAll(t *testing.T, p *inProcess, server *pgtest.Server, acked map[string]time.Time) {
+func wantAll(t *testing.T, p *inProcess, server *pgtest.Server, acked map[string]acknowledgement) {
 	t.Helper()
 	found := map[string]int{}
 	for name, query := range map[string]string{
@@ -273,6 +279,55 @@ func TestSynchronousFailover(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The primary is killed while its asynchronous standby lags: sales says how many of the orders that it acknowledged are
+// lost, and all copies are as their sources are then.
+func TestAsynchronousFailover(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "servers that replicate")
+	primary := pgtest.NewServer(t)
+	standby := primary.Standby()
+	p := onEither(t, fixed(primary), fixed(standby))
+	c := sell(p, "key")
+	time.Sleep(2 * time.Second)
+	standby.Stop()
+	time.Sleep(time.Second)
+	primary.Kill()
+	standby.Start()
+	c.resumes(t, promote(standby))
+	time.Sleep(2 * time.Second)
+	acked := c.close(t)
+	lost := 0
+	for _, of := range []struct{ name, table, feed string }{{"sales", "orders", "orders"}, {"customers", "customer", "customers"}} {
+		there := rows(t, standby.URL(of.name), `select id::text from `+of.table)
+		want := 0
+		for id, a := range acked {
+			if a.by == of.name && !slices.Contains(there, id) {
+				delete(acked, id)
+				want++
+			}
+		}
+		lost += want
+		eventually(t, func() error {
+			_, _, metrics, err := ask(http.MethodGet, p.urls[of.name]+"/metrics", "", nil)
+			if line := fmt.Sprintf("feed_lost_entries_total{feed=%q} %d\n", of.feed, want); err == nil && !strings.Contains(metrics, line) {
+				err = fmt.Errorf("the metrics do not say %s", line)
+			}
+			return err
+		})
+		if want > 0 {
+			_, _, page, err := ask(http.MethodGet, p.urls[of.name]+"/feeds/"+of.feed, "text/html", nil)
+			if words := regexp.MustCompile(`Lost .*: ` + strconv.Itoa(want) + ` entr`); err != nil || !words.MatchString(page) {
+				t.Errorf("the page of %s does not say that %d were lost: %v", of.feed, want, err)
+			}
+		}
+	}
+	if lost == 0 {
+		t.Error("nothing was lost")
+	}
+	t.Logf("%d acknowledged and lost", lost)
+	wantAll(t, p, standby, acked)
 }
 
 // A primary hangs, its asynchronous standby is promoted, and then it goes on. It is the first host of the URLs, and takes
