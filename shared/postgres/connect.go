@@ -65,6 +65,9 @@ func parseURL(url, name string, schemas []string) (*pgxpool.Config, error) {
 	if cfg.ConnConfig.ConnectTimeout == 0 {
 		cfg.ConnConfig.ConnectTimeout = connectTimeout
 	}
+	if len(hostsOf(cfg.ConnConfig)) > 1 && !strings.Contains(url, "target_session_attrs=") {
+		cfg.ConnConfig.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite
+	}
 	if !strings.Contains(url, "pool_max_conns=") {
 		cfg.MaxConns = maxConns
 	}

@@ -62,17 +62,21 @@ type Migrations = migrate.Set
 type DB struct {
 	*pgxpool.Pool
 	cluster *cluster.Cluster
+	stop    context.CancelFunc // ends the watch of several hosts
 	logger  *slog.Logger
 }
 
 // Open starts the private server if there is no URL, connects, applies the migrations in the order given, and returns a
 // pool. It waits up to 30 s for a server that does not answer yet or does not accept writes. A connection pooler must
 // give each connection a session of its own.
+//
+// If the URL names several hosts, connections lead to the one that accepts writes. A primary that another one has
+// replaced, which its timeline tells, is not used any more, whatever host or name leads to it.
 func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err error) {
 	if !namePattern.MatchString(cfg.Name) {
 		return nil, fmt.Errorf("open database: the name %q is not 1 to 63 letters, digits, - and _", cfg.Name)
 	}
-	db := &DB{logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler))}
+	db := &DB{logger: cmp.Or(cfg.Logger, slog.New(slog.DiscardHandler)), stop: func() {}}
 	defer func() {
 		if err != nil {
 			db.Close()
@@ -95,10 +99,15 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 		url = db.cluster.URL(cfg.Name)
 		db.logger.Info("private PostgreSQL runs", "folder", db.cluster.Folder())
 	}
+	primaries := newPrimaries(db.logger)
 	poolConfig, err := parseURL(url, cfg.Name, nil)
 	if err != nil {
 		return nil, err
 	}
+	watching, stop := context.WithCancel(context.WithoutCancel(ctx))
+	db.stop = stop
+	primaries.watch(watching, poolConfig.ConnConfig)
+	primaries.guard(poolConfig.ConnConfig)
 	if err := reach(ctx, poolConfig.ConnConfig, db.cluster != nil, cfg.Foreign, db.logger); err != nil {
 		return nil, err
 	}
@@ -114,6 +123,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 		if poolConfig, err = parseURL(url, cfg.Name, schema.path); err != nil {
 			return nil, err
 		}
+		primaries.guard(poolConfig.ConnConfig)
 	}
 	if db.Pool, err = pgxpool.NewWithConfig(ctx, migrate.Within(poolConfig, cfg.Schema)); err != nil {
 		return nil, err
@@ -132,6 +142,7 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 
 // Close closes the pool, then stops the private server and returns when that is gone. Running queries get 10 s.
 func (db *DB) Close() {
+	db.stop()
 	if db.Pool != nil {
 		closed := make(chan struct{})
 		go func() {

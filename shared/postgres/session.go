@@ -58,10 +58,7 @@ func configureSessions(cfg *pgxpool.Config) {
 		defer cancel()
 		conn.CustomData()[openedAt] = time.Now()
 		_, err := conn.Exec(ctx, set).ReadAll()
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("the server, or a connection pooler without a free session, does not answer within %v: %w", cfg.ConnConfig.ConnectTimeout, err)
-		}
-		return err
+		return silent(err, cfg.ConnConfig.ConnectTimeout)
 	}
 	cfg.ConnConfig.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
 		if slices.Contains(spoils, err.Code) {
@@ -71,6 +68,14 @@ func configureSessions(cfg *pgxpool.Config) {
 	}
 	cfg.PrepareConn = func(_ context.Context, conn *pgx.Conn) (bool, error) { return usable(conn.PgConn()), nil }
 	cfg.PingTimeout = pingTimeout
+}
+
+// silent returns err with the words for it if it is that of a server that did not answer in time.
+func silent(err error, timeout time.Duration) error {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("the server, or a connection pooler without a free session, does not answer within %v: %w", timeout, err)
+	}
+	return err
 }
 
 // atStart are the only parameters that PgBouncer accepts when a connection is opened.
@@ -96,6 +101,9 @@ func quoted(s string) string { return strings.ReplaceAll(s, "'", "''") }
 // usable reports whether a connection may be used again. A session that was opened on a read-only server stays
 // read-only, even if the server becomes writable: PostgreSQL reports both without being asked.
 func usable(conn *pgconn.PgConn) bool {
+	if c := below(conn); c != nil && c.closed.Load() { // to a primary that was replaced
+		return false
+	}
 	data := conn.CustomData()
 	opened, _ := data[openedAt].(time.Time)
 	readOnly := conn.ParameterStatus("default_transaction_read_only") == "on" || conn.ParameterStatus("in_hot_standby") == "on"

@@ -46,7 +46,7 @@
 //
 // entry.go and tx.go (what a program appends), log.go (the log, and transactions), group.go (changes that are committed
 // together), packet.go and encode.go (how they are sent), certain.go (what became of a commit), confirm.go (synchronous
-// standbys), heads.go, look.go and peers.go (what a process knows of the ends of the feeds), sql.go and
+// standbys), heads.go, look.go, peers.go and loss.go (what a process knows of the ends of the feeds), sql.go and
 // move.go (what other programs publish by SQL), read.go, entities.go, erased.go and reerase.go (erasures that outlive a
 // restore), compact.go (superseded entries), conn.go, room.go, metrics.go and errors.go.
 //

@@ -99,6 +99,8 @@ type memory struct {
 	looked    time.Time            // when the heads were last read
 	looking   singleflight.Group
 	standby   bool // the database has a synchronous standby, as of the last reading
+	trails    map[string]trail
+	losses    map[string]Loss
 }
 
 // setSnapshot replaces the snapshot of a feed. m.mu is locked.
@@ -110,6 +112,7 @@ func (m *memory) setSnapshot(name string, head Head, recent []feed.Entry) {
 	}
 	next := &Snapshot{Head: head, Recent: recent, Epoch: m.epoch, moved: make(chan struct{})}
 	m.snapshots[name] = next
+	m.trails[name] = m.trails[name].add(head.Cursor())
 	if old != nil {
 		next.awaited.Store(old.awaited.Load()) // a reader that has its answer asks again at once
 		close(old.moved)

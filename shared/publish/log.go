@@ -107,7 +107,7 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 		return nil, fmt.Errorf("open the log of the feeds: %w (publish.Migrate does)", err)
 	}
 	l := &Log{
-		memory: memory{snapshots: map[string]*Snapshot{}}, queue: newQueue(), peers: newPeers(schema), compactAfter: options.CompactAfter,
+		memory: memory{snapshots: map[string]*Snapshot{}, trails: map[string]trail{}, losses: map[string]Loss{}}, queue: newQueue(), peers: newPeers(schema), compactAfter: options.CompactAfter,
 		logger: cmp.Or(options.Logger, slog.New(slog.DiscardHandler)), metrics: newLogMetrics(), patience: patience,
 	}
 	l.confirmations.write = l.writeWAL

@@ -23,10 +23,11 @@ type look struct {
 	at       time.Time // when it was read
 	before   map[string]*Snapshot
 	heads    map[string]Head
-	extends  map[string]bool // the feeds whose head extends the one remembered
-	standby  bool            // a commit waits for a synchronous standby
-	diverged bool            // some head does not extend the one remembered
-	news     bool            // some head is not the one remembered
+	extends  map[string]bool        // the feeds whose head extends the one remembered
+	kept     map[string]feed.Cursor // of the other feeds, the last place that the database still has
+	standby  bool                   // a commit waits for a synchronous standby
+	diverged bool                   // some head does not extend the one remembered
+	news     bool                   // some head is not the one remembered
 }
 
 // look reads the heads. It fails if the database is incomplete, or has something that the list says is erased.
@@ -39,7 +40,7 @@ func (l *Log) look(ctx context.Context, db querier) (seen *look, err error) {
 
 func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	l.mu.Lock()
-	seen := &look{at: time.Now(), before: maps.Clone(l.snapshots), heads: map[string]Head{}, extends: map[string]bool{}}
+	seen := &look{at: time.Now(), before: maps.Clone(l.snapshots), heads: map[string]Head{}, extends: map[string]bool{}, kept: map[string]feed.Cursor{}}
 	l.mu.Unlock()
 	var names []string
 	var positions []int64
@@ -89,6 +90,13 @@ func (l *Log) readHeads(ctx context.Context, db querier) (*look, error) {
 	}
 	if seen.diverged && recovering {
 		return nil, ErrBehind
+	}
+	for name := range seen.before {
+		if !seen.extends[name] {
+			if seen.kept[name], err = l.lastKnown(ctx, db, name); err != nil {
+				return nil, err
+			}
+		}
 	}
 	return seen, nil
 }
@@ -145,8 +153,10 @@ func (m *memory) takeOver(ctx context.Context, seen *look, logger *slog.Logger) 
 	defer m.mu.Unlock()
 	for name, t := range seen.before {
 		if !seen.extends[name] && m.snapshots[name] == t { // else the feed was appended to meanwhile: the next reading shows it
-			logger.WarnContext(ctx, "the database has another history than before, as after the restore of a backup",
-				"feed", name, "remembered", t.Cursor().String(), "found", seen.heads[name].Cursor().String())
+			loss := m.loses(name, seen.kept[name], t.Cursor(), seen.heads[name].Position)
+			logger.ErrorContext(ctx, "entries are lost: the database has another history than before, as after the restore of a backup or a failover "+
+				"without its last commits", "feed", name, "at_least", loss.AtLeast, "at_most", loss.AtMost, "after", loss.After.String(), "remembered", loss.Until.String(),
+				"found", seen.heads[name].Cursor().String())
 			delete(m.snapshots, name)
 			close(t.moved)
 			diverged = true

@@ -8,7 +8,7 @@ type logMetrics struct {
 	group            prometheus.Histogram
 	staged           prometheus.Gauge
 	compacted, freed *prometheus.CounterVec
-	head             *prometheus.Desc
+	head, lost       *prometheus.Desc
 }
 
 func newLogMetrics() logMetrics {
@@ -30,11 +30,14 @@ func newLogMetrics() logMetrics {
 			Name: "feed_compacted_bytes_total", Help: "Bytes of that content, as it was stored.",
 		}, []string{"feed"}),
 		head: prometheus.NewDesc("feed_head_position", "Position of the last entry.", []string{"feed"}, nil),
+		lost: prometheus.NewDesc("feed_lost_entries_total",
+			"Entries, at least, that this process knew and that its database lost, as in a failover without its last commits or by the restore of a backup.",
+			[]string{"feed"}, nil),
 	}
 }
 
 // Describe implements [prometheus.Collector]. The metrics are the time of appends, the changes per group, the
-// age of the oldest staged change, what was compacted, and the positions of the heads.
+// age of the oldest staged change, what was compacted, the positions of the heads, and the entries that were lost.
 func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	l.metrics.appends.Describe(ch)
 	l.metrics.group.Describe(ch)
@@ -42,6 +45,7 @@ func (l *Log) Describe(ch chan<- *prometheus.Desc) {
 	l.metrics.compacted.Describe(ch)
 	l.metrics.freed.Describe(ch)
 	ch <- l.metrics.head
+	ch <- l.metrics.lost
 }
 
 // Collect implements [prometheus.Collector].
@@ -53,5 +57,6 @@ func (l *Log) Collect(ch chan<- prometheus.Metric) {
 	l.metrics.freed.Collect(ch)
 	for name, head := range l.heads() {
 		ch <- prometheus.MustNewConstMetric(l.metrics.head, prometheus.GaugeValue, float64(head.Position), name)
+		ch <- prometheus.MustNewConstMetric(l.metrics.lost, prometheus.CounterValue, float64(l.Lost(name).All), name)
 	}
 }

@@ -19,7 +19,9 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -702,4 +704,87 @@ func TestErasureOfUnknownOutcome(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, "it to be erased", func() bool { return holds(t, pool, "Ada") == 0 })
+}
+
+// An asynchronous failover loses what the standby does not have. A process that lives through it says what: in its log,
+// in a metric and on the feed's page. A reader of the lost end gets a 410.
+func TestLossIsTold(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "a standby")
+	primary := pgtest.NewServer(t)
+	pool := primary.Open("things", sql.Migrations("publish"))
+	exec(t, pool, `select feed_create('`+feedName+`')`)
+	exec(t, pool, `create table thing (id uuid primary key, version bigint not null)`)
+	standby := primary.Standby()
+	var text strings.Builder
+	l, err := Open(t.Context(), primary.OpenEither(standby, "things"), Options{Logger: slog.New(slog.NewTextHandler(&text, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	server := serve(t, l)
+	fill(t, l, 5)
+	kept := l.Remembered(feedName).Cursor()
+	waitFor(t, "the standby to have all", func() (is bool) {
+		err := l.pool.QueryRow(t.Context(), `select bool_and(replay_lsn >= pg_current_wal_lsn()) from pg_stat_replication`).Scan(&is)
+		return err == nil && is
+	})
+	standby.Stop()
+	for n := 6; n <= 8; n++ {
+		if err := l.Commit(t.Context(), put(thing(numbered(n), 1))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	end := l.Remembered(feedName).Cursor()
+	before, page := get(t, server, "GET", "/feeds/things.html")
+	if strings.Contains(page, "Lost") || l.Lost(feedName) != (Loss{}) {
+		t.Errorf("something is lost before: %+v", l.Lost(feedName))
+	}
+	primary.Kill()
+	standby.Start()
+	standby.Promote()
+	waitFor(t, "the log to write again", func() bool { return l.Commit(t.Context(), put(thing(numbered(9), 1))) == nil })
+	lost := l.Lost(feedName)
+	if want := (Loss{At: lost.At, Until: end, After: kept, AtLeast: 3, AtMost: 3, Losses: 1, All: 3}); lost != want || time.Since(lost.At) > time.Minute {
+		t.Errorf("it says %+v, want %+v", lost, want)
+	}
+	resp, page := get(t, server, "GET", "/feeds/things.html", "If-None-Match", before.Header.Get("ETag"))
+	for _, want := range []string{"3 entries, up to position 8", kept.String(), end.String()} {
+		if !strings.Contains(page, want) {
+			t.Errorf("the page does not say %q: %d %s", want, resp.StatusCode, page)
+		}
+	}
+	if resp, _ := get(t, server, "GET", "/feeds/things?after="+end.String()); resp.StatusCode != http.StatusGone {
+		t.Errorf("a reader of the lost end gets %d", resp.StatusCode)
+	}
+	want := `
+# HELP feed_lost_entries_total Entries, at least, that this process knew and that its database lost, as in a failover without its last commits or by the restore of a backup.
+# TYPE feed_lost_entries_total counter
+feed_lost_entries_total{feed="things"} 3
+`
+	if err := testutil.CollectAndCompare(l, strings.NewReader(want), "feed_lost_entries_total"); err != nil {
+		t.Error(err)
+	}
+	l.Close()
+	if !strings.Contains(text.String(), "entries are lost") || !strings.Contains(text.String(), " at_least=3 at_most=3 after="+kept.String()+" remembered="+end.String()) {
+		t.Errorf("the log says %s", &text)
+	}
+}
+
+// A trail keeps its last places, and some of the older ones.
+func TestTrail(t *testing.T) {
+	t.Parallel()
+	var places trail
+	for n := range int64(10 * maxTrail) {
+		places = places.add(feed.At(n+1, feed.Digest{}))
+	}
+	last := places[len(places)-1].Position
+	if len(places) > maxTrail || last != 10*maxTrail || places[0].Position != 1 {
+		t.Errorf("%d places, from %v to %v", len(places), places[0], last)
+	}
+	for i, c := range places[len(places)-maxTrail/4:] {
+		if want := last - maxTrail/4 + 1 + int64(i); c.Position != want {
+			t.Fatalf("place %d is %v, want %d", i, c, want)
+		}
+	}
 }

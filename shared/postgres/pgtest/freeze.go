@@ -15,6 +15,19 @@ import (
 // Freeze stops all processes of the server where they are, until thaw is called or the test ends.
 func (s *Server) Freeze(t testing.TB) (thaw func()) {
 	t.Helper()
+	stopped := s.freeze(t)
+	thaw = sync.OnceFunc(func() {
+		for _, pid := range stopped {
+			_ = syscall.Kill(pid, syscall.SIGCONT)
+		}
+	})
+	t.Cleanup(thaw)
+	return thaw
+}
+
+// freeze stops all processes of the server, and returns their ids.
+func (s *Server) freeze(t testing.TB) (stopped []int) {
+	t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.cluster.Folder(), "data", "postmaster.pid"))
 	if err != nil {
 		t.Fatal(err)
@@ -24,7 +37,6 @@ func (s *Server) Freeze(t testing.TB) (thaw func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var stopped []int
 	stop := func(pid int) {
 		if err := syscall.Kill(pid, syscall.SIGSTOP); err == nil {
 			stopped = append(stopped, pid)
@@ -44,11 +56,5 @@ func (s *Server) Freeze(t testing.TB) (thaw func()) {
 			}
 		}
 	}
-	thaw = sync.OnceFunc(func() {
-		for _, pid := range stopped {
-			_ = syscall.Kill(pid, syscall.SIGCONT)
-		}
-	})
-	t.Cleanup(thaw)
-	return thaw
+	return stopped
 }

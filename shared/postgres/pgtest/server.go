@@ -10,8 +10,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -41,14 +43,13 @@ func NewServer(t testing.TB) *Server {
 func Replicated(t testing.TB) (primary, standby *Server) {
 	t.Helper()
 	primary = NewServer(t)
-	standby = primary.newStandby()
-	t.Cleanup(standby.Stop)
+	standby = primary.Standby()
 	primary.Exec("alter system set synchronous_standby_names = '*'", "select pg_reload_conf()")
 	return primary, standby
 }
 
-// newStandby copies the server by pg_basebackup and starts the copy as a standby of it.
-func (s *Server) newStandby() *Server {
+// Standby copies the server by pg_basebackup and starts the copy as an asynchronous standby of it, until the test ends.
+func (s *Server) Standby() *Server {
 	s.t.Helper()
 	standby := &Server{t: s.t, dir: Dir(s.t)}
 	uid, gid := s.owner()
@@ -58,6 +59,7 @@ func (s *Server) newStandby() *Server {
 	s.run(standby.dir, s.Program("pg_basebackup"), "--dbname="+s.URL("postgres"),
 		"--pgdata="+filepath.Join(standby.dir, "data"), "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
 	standby.Start()
+	s.t.Cleanup(standby.Stop)
 	return standby
 }
 
@@ -137,6 +139,19 @@ func (s *Server) Stop() {
 	}
 }
 
+// Kill ends all processes of the server by SIGKILL, as the loss of its machine does. The server may be frozen.
+func (s *Server) Kill() {
+	s.t.Helper()
+	pids := s.freeze(s.t)
+	killing := time.AfterFunc(10*time.Millisecond, func() { // when nothing restarts it any more
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	})
+	defer killing.Stop()
+	s.Stop()
+}
+
 // Promote makes a standby a primary, which waits for no standby of its own.
 func (s *Server) Promote() {
 	s.t.Helper()
@@ -170,23 +185,30 @@ func (s *Server) Open(name string, migrations ...postgres.Migrations) *pgxpool.P
 // later.
 func (s *Server) OpenEither(other *Server, name string) *pgxpool.Pool {
 	s.t.Helper()
-	config, err := pgxpool.ParseConfig(s.URL(name))
-	if err != nil {
-		s.t.Fatal("pgtest: ", err)
-	}
-	second, err := pgxpool.ParseConfig(other.URL(name))
-	if err != nil {
-		s.t.Fatal("pgtest: ", err)
-	}
-	u := url.URL{Scheme: "postgres", User: url.User(config.ConnConfig.User), Path: "/" + name, RawQuery: url.Values{
-		"host": {config.ConnConfig.Host + "," + second.ConnConfig.Host}, "port": {"5432,5432"}, "sslmode": {"disable"}, "target_session_attrs": {"read-write"},
-	}.Encode()}
-	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: u.String(), Name: name})
+	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: EitherURL(s.t, name, s.URL(name), other.URL(name)), Name: name})
 	if err != nil {
 		s.t.Fatal("pgtest: ", err)
 	}
 	s.t.Cleanup(db.Close)
 	return db.Pool
+}
+
+// EitherURL returns the URL of a database of whichever of the servers takes writes. The servers have these URLs.
+func EitherURL(t testing.TB, database string, urls ...string) string {
+	t.Helper()
+	var user string
+	var hosts, ports []string
+	for _, text := range urls {
+		config, err := pgconn.ParseConfig(text)
+		if err != nil {
+			t.Fatal("pgtest: ", err)
+		}
+		user, hosts, ports = config.User, append(hosts, config.Host), append(ports, strconv.Itoa(int(config.Port)))
+	}
+	u := url.URL{Scheme: "postgres", User: url.User(user), Path: "/" + database, RawQuery: url.Values{
+		"host": {strings.Join(hosts, ",")}, "port": {strings.Join(ports, ",")}, "sslmode": {"disable"}, "target_session_attrs": {"read-write"},
+	}.Encode()}
+	return u.String()
 }
 
 // Waiting returns the last statements of the transactions that wait for a standby.

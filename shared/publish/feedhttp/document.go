@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -133,6 +134,9 @@ func (s *Source) etag(r *request, sp *span) string {
 	if r.mediaType == feed.TypeHTML {
 		by = append(by, s.Brand, s.Name, s.Nav, s.Trace)
 	}
+	if lost := s.log.Lost(r.Name); lost.Losses > 0 && r.mediaType == feed.TypeHTML && r.view == feed.Newest {
+		by = append(by, lost.At.UnixNano())
+	}
 	erasures := int64(0)
 	if r.Personal {
 		erasures = sp.head.Erasures
@@ -203,8 +207,9 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 		Ends                 bool // a snapshot, with this page
 		Formats              []web.Link
 		Current, Start, More string
-		Begin                string // URL of the snapshot
-		Newer, Older         string // URLs, towards the head and, on a replay page, the start
+		Begin                string       // URL of the snapshot
+		Newer, Older         string       // URLs, towards the head and, on a replay page, the start
+		Loss                 publish.Loss // on the newest page
 		jumpForm
 		SchemaURL string // may be empty
 		Live      string // URL of the event stream of the entries after the page, of the page's own origin
@@ -216,6 +221,7 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 	switch r.view {
 	case feed.Newest:
 		page.Follow = 3
+		data.Loss = s.log.Lost(r.Name)
 		data.Live = "/feeds/" + r.Name + "?after=" + d.Head.String()
 	case feed.Older:
 		data.Newer = s.PublicURL + r.path + "/newer?before=" + r.cursor.String()
