@@ -43,10 +43,7 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 			if cursor.IsStart() {
 				upTo = at.Head.Position
 			}
-			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo)
-			if err == nil {
-				err = at.Head.Compaction.of(found.Entries)
-			}
+			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo, &at.Head.Compaction)
 			return err
 		})
 	})
@@ -74,7 +71,7 @@ const walkSQL = `
 
 // newestSQL reads the newest entry up to position $4 of each entity: its last one, or else one that it finds by halving.
 const newestSQL = `
-	select ` + entryColumns + `, first
+	select ` + entryColumns + `, first, ` + supersededBy + `
 	  from unnest($2::uuid[], $3::bigint[]) as i (id, first) cross join lateral (
 	       with recursive search (low, high) as (
 	         select case when position <= $4 then version else 1 end, version
@@ -82,11 +79,13 @@ const newestSQL = `
 	         union all
 	         select case when position <= $4 then version else low end, case when position <= $4 then high else version - 1 end
 	           from search join feed_entry on feed = $1 and entity_id = id and version = (low + high + 1) / 2 where low < high)
-	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as newest`
+	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as e`
 
 // readEntities returns the newest entries of up to limit entities, and the last id that it looked at if there may be
 // more.
-func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) (entries []feed.Entry, last uuid.UUID, err error) {
+func (l *Log) readEntities(
+	ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64, compaction *Compaction,
+) (entries []feed.Entry, last uuid.UUID, err error) {
 	if _, err := tx.Exec(ctx, byIndex); err != nil {
 		return nil, last, err
 	}
@@ -116,7 +115,11 @@ func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uu
 		return nil, last, err
 	}
 	var began positions
-	if entries, err = l.collectEntries(rows, name, &began); err != nil {
+	var by latest
+	if entries, err = l.collectEntries(rows, name, &began, &by); err == nil {
+		err = compaction.covers(by)
+	}
+	if err != nil {
 		return nil, last, err
 	}
 	for i := range entries {

@@ -462,16 +462,31 @@ func TestCompactionsRestoredAlone(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	l := openLog(t, pool)
-	fill(t, l, 5)
+	fill(t, l, 4)
+	appendAll(t, l, []publish.Entry{thing(numbered(1), 2)})
 	exec(t, pool, `create table older as table feed_entry`)
-	appendAll(t, l, []publish.Entry{thing(numbered(1), 2), thing(numbered(1), 3)})
+	appendAll(t, l, []publish.Entry{thing(numbered(1), 3), thing(numbered(1), 4)})
 	compactAll(t, l)
 	exec(t, pool, `create table newer as table feed_compaction; delete from feed_compaction`)
 	if resp, body := get(t, serve(t, openLog(t, pool)), "GET", "/feeds/things?after=0"); resp.StatusCode != 503 {
 		t.Errorf("without the table: %d %s", resp.StatusCode, body)
 	}
-	exec(t, pool, `insert into feed_compaction table newer; delete from feed_entry; insert into feed_entry table older;
-		update feed_entry set payload = null, salt = '' where position = 2; update feed set marked_position = 0`)
+	// The table of a moment when only 1 was superseded: 3 lies before that, and what has superseded it does not.
+	exec(t, pool, `insert into feed_compaction table newer`)
+	appendAll(t, l, []publish.Entry{thing(numbered(3), 2)})
+	compactAll(t, l)
+	exec(t, pool, `delete from feed_compaction; insert into feed_compaction table newer`)
+	server := serve(t, openLog(t, pool))
+	for _, query := range []string{"after=0", "after=0&limit=3", "snapshot=" + cursorAt(t, pool, 7).String()} {
+		if resp, body := get(t, server, "GET", "/feeds/things?"+query); resp.StatusCode != 503 {
+			t.Errorf("%s, with an older table: %d %s", query, resp.StatusCode, body)
+		}
+	}
+	if resp, body := get(t, server, "GET", "/feeds/things?after=0&limit=2"); resp.StatusCode != 200 {
+		t.Errorf("a page that the older table knows all about: %d %s", resp.StatusCode, body)
+	}
+	exec(t, pool, `delete from feed_entry; insert into feed_entry table older;
+		update feed_entry set payload = null, salt = '' where position = 1; update feed set marked_position = 0`)
 	resp, body := get(t, serve(t, openLog(t, pool)), "GET", "/feeds/things?after=0")
 	if resp.StatusCode != 200 || !strings.Contains(body, `"compacted":"`+cursorAt(t, pool, 5).String()+`"`) || !json.Valid([]byte(body)) {
 		t.Errorf("with an older log: %d %s", resp.StatusCode, body)
