@@ -19,7 +19,7 @@ import (
 type Compaction struct {
 	ID        string        // differs after each step, also of another history
 	UpTo      feed.Cursor   // what superseded entries that were compacted lies at or before it
-	OlderThan time.Duration // the age that superseded entries had at least, in the last step
+	OlderThan time.Duration // the age that superseded entries had at least, in all steps
 }
 
 // ScanText implements [pgtype.TextScanner] for the column compaction of feed_head.

@@ -110,6 +110,34 @@ func TestRetention(t *testing.T) {
 	if _, body := get(t, server, "GET", "/feeds", "Accept", "text/html"); !strings.Contains(body, "content for 720h0m0s") {
 		t.Errorf("a feed that is compacted: %s", body)
 	}
+	l.Close()
+	l = openLog(t, pool) // which does not compact by itself
+	now := time.Now()
+	year := now.Sub(now.AddDate(-1, 0, 0)) // as the calendar has it
+	thingAt := func(n int, version int64, ago time.Duration) publish.Entry {
+		e := thing(numbered(n), version)
+		e.Updated = now.Add(-ago)
+		return e
+	}
+	appendAll(t, l, []publish.Entry{thingAt(1, 1, 2*year), thingAt(1, 2, year+time.Hour), thingAt(2, 1, 48*time.Hour), thingAt(2, 2, 24*time.Hour)})
+	for _, step := range []struct {
+		olderThan string
+		want      time.Duration
+	}{{"1 year", year}, {"23 hours", 23 * time.Hour}} {
+		exec(t, pool, `call feed_compact('things', '`+step.olderThan+`')`)
+		wantRetention(t, pool, step.want)
+	}
+	appendAll(t, l, []publish.Entry{thingAt(3, 1, 2*year), thingAt(3, 2, year+time.Hour)})
+	exec(t, pool, `call feed_compact('things', '1 year')`) // what it takes is older than what was taken before
+	wantRetention(t, pool, 23*time.Hour)
+}
+
+// wantRetention fails the test if /feeds of a new process does not promise the age.
+func wantRetention(t *testing.T, pool *pgxpool.Pool, want time.Duration) {
+	t.Helper()
+	if _, body := get(t, serve(t, openLog(t, pool)), "GET", "/feeds"); !strings.Contains(body, `"retention":{"superseded":"`+want.String()+`"}`) {
+		t.Errorf("want %v: %s", want, body)
+	}
 }
 
 // saved are the tables of the log, as a backup has them.
