@@ -22,11 +22,18 @@ func (l *Log) follows(listed int64) bool {
 }
 
 // withListApplied calls read. As long as read returns ErrUnapplied, withListApplied applies the list and calls read
-// again, up to maxAttempts times.
+// again, up to maxAttempts times. If read finds something of an erased entity twice, as after the restore of a single
+// table, withListApplied applies the whole list.
 func (l *Log) withListApplied(ctx context.Context, read func() error) error {
+	isBack := false
 	for range maxAttempts {
-		if err := read(); !errors.Is(err, ErrUnapplied) {
+		err := read()
+		if !errors.Is(err, ErrUnapplied) {
 			return err
+		}
+		wasBack := isBack
+		if isBack = errors.Is(err, errBack); isBack && wasBack { // at first, it may have been read before the erasure
+			l.reerasure.whole.Store(true)
 		}
 		if err := l.apply(ctx); err != nil {
 			return err
@@ -60,7 +67,10 @@ func (l *Log) View(ctx context.Context, feedName string, read func(tx pgx.Tx) (f
 	})
 }
 
-// notErased returns ErrUnapplied if one of the entities, of which the database still has something, is on the list, as
+// errBack means that the database has something of an entity that is on the list.
+var errBack = fmt.Errorf("%w Something of an erased entity is in the database", ErrUnapplied)
+
+// notErased returns errBack if one of the entities, of which the database still has something, is on the list, as
 // after the restore of a single table.
 func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	if l.reerasure == nil {
@@ -70,7 +80,7 @@ func (l *Log) notErased(feedName string, ids ...uuid.UUID) error {
 	case err != nil:
 		return fmt.Errorf("%w: %w", ErrUnapplied, err)
 	case listed:
-		return ErrUnapplied
+		return errBack
 	}
 	return nil
 }

@@ -19,7 +19,7 @@ import (
 type Compaction struct {
 	ID        string        // differs after each step, also of another history
 	UpTo      feed.Cursor   // what superseded entries that were compacted lies at or before it
-	OlderThan time.Duration // the age that superseded entries had at least, in the last step
+	OlderThan time.Duration // the age that superseded entries had at least, in all steps
 }
 
 // ScanText implements [pgtype.TextScanner] for the column compaction of feed_head.
@@ -41,14 +41,26 @@ func (c *Compaction) ScanText(column pgtype.Text) (err error) {
 	return err
 }
 
-// of returns an error if one of the entries was compacted by a later step, as after the restore of a single table: a
-// reader could not know what a restore takes away.
-func (c *Compaction) of(entries []feed.Entry) error {
-	for _, e := range entries {
-		if e.Superseded && e.Position >= c.UpTo.Position {
-			return fmt.Errorf("%w The table feed_compaction is older than the log: restore all tables of one dump", ErrIncomplete)
-		}
+// covers returns an error if entries were compacted by a later step, as after the restore of a single table: a reader
+// could not know what a restore takes away. by is the last position that superseded one of them.
+func (c *Compaction) covers(by latest) error {
+	if int64(by) > c.UpTo.Position {
+		return fmt.Errorf("%w The table feed_compaction is older than the log: restore all tables of one dump", ErrIncomplete)
 	}
+	return nil
+}
+
+// supersededBy is the position of the entry that superseded the entry e, which is compacted, of feed $1; the highest one
+// there is if the log lacks it, and null if e is not compacted.
+const supersededBy = `case when e.salt = '' then coalesce((
+	select position from feed_entry as n where n.feed = $1 and n.entity_id = e.entity_id and n.version = e.version + 1), 9223372036854775807) end`
+
+// latest is a column that is scanned row by row. It becomes the highest number of it, or 0.
+type latest int64
+
+// ScanInt64 implements [pgtype.Int64Scanner].
+func (l *latest) ScanInt64(column pgtype.Int8) error {
+	*l = max(*l, latest(column.Int64))
 	return nil
 }
 

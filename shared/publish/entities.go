@@ -42,10 +42,7 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 			if cursor.IsStart() {
 				upTo = at.Head.Position
 			}
-			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo)
-			if err == nil {
-				err = at.Head.Compaction.of(found.Entries)
-			}
+			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo, &at.Head.Compaction)
 			return err
 		})
 	})
@@ -79,14 +76,14 @@ const walkSQL = `
 
 // lastSQL reads the last entry of each entity, unless it is after position $3.
 const lastSQL = `
-	select ` + entryColumns + `
+	select ` + entryColumns + `, ` + supersededBy + `
 	  from unnest($2::uuid[]) as id cross join lateral (
-	       select * from feed_entry where feed = $1 and entity_id = id order by version desc limit 1) as last
+	       select * from feed_entry where feed = $1 and entity_id = id order by version desc limit 1) as e
 	 where position <= $3`
 
 // newestSQL reads the newest entry up to position $3 of each entity, which it finds by halving.
 const newestSQL = `
-	select ` + entryColumns + `
+	select ` + entryColumns + `, ` + supersededBy + `
 	  from unnest($2::uuid[]) as id cross join lateral (
 	       with recursive search (low, high) as (
 	         (select 1::bigint, version from feed_entry where feed = $1 and entity_id = id order by version desc limit 1)
@@ -95,11 +92,13 @@ const newestSQL = `
 	           from search cross join lateral (
 	                select position, version from feed_entry where feed = $1 and entity_id = id and version = (low + high + 1) / 2 limit 1) as middle
 	          where low < high)
-	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as newest`
+	       select e.* from search join feed_entry e on feed = $1 and entity_id = id and version = low where low = high) as e`
 
 // readEntities returns the newest entries of up to limit entities, and the last id that it looked at if there may be
 // more.
-func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64) (entries []feed.Entry, last uuid.UUID, err error) {
+func (l *Log) readEntities(
+	ctx context.Context, tx pgx.Tx, name string, after uuid.UUID, limit int, upTo int64, compaction *Compaction,
+) (entries []feed.Entry, last uuid.UUID, err error) {
 	began, newer, at := map[uuid.UUID]int64{}, 0, after // at is the last entity that was looked at
 	var ids []uuid.UUID
 	look := func(sql string, args ...any) (read int64, err error) {
@@ -142,7 +141,11 @@ func (l *Log) readEntities(ctx context.Context, tx pgx.Tx, name string, after uu
 		if err != nil {
 			return nil, last, err
 		}
-		found, err := l.collectEntries(rows, name)
+		var by latest
+		found, err := l.collectEntries(rows, name, &by)
+		if err == nil {
+			err = compaction.covers(by)
+		}
 		if err != nil {
 			return nil, last, err
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"io"
 	"net/url"
 	"os"
@@ -40,6 +41,7 @@ type erasedList struct {
 	mu          sync.Mutex        // also held while this process appends
 	ids         map[erasedID]bool // without line numbers, as last read
 	idsAre      os.FileInfo       // of the file that has them; nil means never read
+	known       prefix            // of the list, when it was last read
 	uncommitted []*uncommitted
 }
 
@@ -58,55 +60,113 @@ type erasedID struct {
 	line int // the line's number
 }
 
+// A prefix is what the list began with when it was read: it has only grown if it still begins so. The zero value means
+// that all of it is new.
+type prefix struct {
+	size  int64 // of whole lines
+	lines int
+	seed  maphash.Seed
+	sum   uint64
+}
+
 // wholeID finds a UUID in a line: as it comes last, a line that was cut off by a crash has none.
 var wholeID = regexp.MustCompile(`[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}`)
 
-// read returns the ids on the list and its state. It ignores a last line that a crash has cut off: it was not
-// acknowledged. A last line that a person has written without a newline counts.
-func (l *erasedList) read() (ids []erasedID, is os.FileInfo, err error) {
+// A reading of the list.
+type reading struct {
+	ids  []erasedID // behind the prefix, if grow is set, else all
+	grow bool
+	is   os.FileInfo
+	next prefix // of what was read
+}
+
+// readAfter reads what is new on the list since it was as before says, or all of it if it has not only grown since. It
+// ignores a last line that a crash has cut off: it was not acknowledged. A last line that a person has written without
+// a newline counts.
+func (l *erasedList) readAfter(before prefix) (r reading, err error) {
 	f, err := l.open(os.O_RDONLY, syscall.LOCK_SH)
 	if err != nil {
-		return nil, nil, err
+		return r, err
 	}
 	defer f.Close()
 	var text []byte
-	if is, err = f.Stat(); err == nil {
-		text, err = io.ReadAll(io.LimitReader(f, is.Size()))
+	var sum maphash.Hash
+	if r.is, err = f.Stat(); err == nil && 0 < before.size && before.size <= r.is.Size() {
+		sum.SetSeed(before.seed)
+		_, err = io.CopyN(&sum, f, before.size)
+		r.grow = sum.Sum64() == before.sum
+	}
+	if err == nil && !r.grow {
+		before = prefix{}
+		sum.Reset()
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err == nil {
+		text, err = io.ReadAll(io.LimitReader(f, r.is.Size()-before.size))
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("read the list of erased ids: %w", err)
+		return r, fmt.Errorf("read the list of erased ids: %w", err)
 	}
-	number := 0
+	r.next = before
 	for line := range bytes.Lines(text) {
-		number++
 		e, ok, err := parseErased(string(line))
+		e.line = r.next.lines + 1
+		ended := line[len(line)-1] == '\n'
 		switch {
 		case ok:
-			e.line = number
-			ids = append(ids, e)
-		case err != nil && (line[len(line)-1] == '\n' || wholeID.Match(line)):
-			return nil, nil, fmt.Errorf("line %d of the list of erased ids %s %w", number, l.path, err)
+			r.ids = append(r.ids, e)
+		case err != nil && (ended || wholeID.Match(line)):
+			return r, fmt.Errorf("line %d of the list of erased ids %s %w", e.line, l.path, err)
+		}
+		if ended {
+			_, _ = sum.Write(line)
+			r.next.size, r.next.lines = r.next.size+int64(len(line)), e.line
 		}
 	}
-	return ids, is, nil
+	if r.next.seed, r.next.sum = sum.Seed(), sum.Sum64(); r.next.size != r.is.Size() {
+		r.next = prefix{} // the last line may yet be corrected
+	}
+	return r, nil
 }
 
 // has reports whether one of the ids is on the list, by its last known state if the file cannot be read.
 func (l *erasedList) has(feed string, ids ...uuid.UUID) (bool, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if is := l.stat(); l.idsAre == nil || is != nil && !same(l.idsAre, is) {
-		list, is, err := l.read()
-		if err != nil {
-			return false, err
-		}
-		l.ids, l.idsAre = map[erasedID]bool{}, is
-		l.know(list)
+	if err := l.update(); err != nil {
+		return false, err
 	}
 	return slices.ContainsFunc(ids, func(id uuid.UUID) bool {
 		e := erasedID{feed: feed, id: id}
 		return l.ids[e] && !l.isUncommitted(e)
 	}), nil
+}
+
+// update reads what is new on the list. l.mu is locked.
+func (l *erasedList) update() error {
+	if is := l.stat(); l.idsAre != nil && (is == nil || same(l.idsAre, is)) {
+		return nil
+	}
+	r, err := l.readAfter(l.known)
+	if err != nil {
+		return err
+	}
+	if !r.grow {
+		l.ids = map[erasedID]bool{}
+	}
+	l.idsAre, l.known = r.is, r.next
+	l.know(r.ids)
+	return nil
+}
+
+// lacks returns those of the ids that are not on the list, not even for a transaction that is being committed.
+func (l *erasedList) lacks(ids []erasedID) (lacking []erasedID, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err := l.update(); err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(ids, func(e erasedID) bool { return l.ids[e] }), nil
 }
 
 // isUncommitted reports whether only this process has listed the id, for a transaction that is being committed. l.mu is

@@ -298,11 +298,11 @@ func TestListAndDatabase(t *testing.T) {
 	}
 	lines := func(t *testing.T, file string) (n int) {
 		t.Helper()
-		ids, _, err := (&erasedList{path: file}).read()
+		r, err := (&erasedList{path: file}).readAfter(prefix{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return len(ids)
+		return len(r.ids)
 	}
 	t.Run("a list that cannot be written refuses the erasure", func(t *testing.T) {
 		t.Parallel()
@@ -515,7 +515,7 @@ func TestErasedListIsLocked(t *testing.T) {
 	}
 	added := []erasedID{{feed: "things", id: uuid.New()}}
 	for name, step := range map[string]func() error{
-		"read": func() error { _, _, err := l.read(); return err },
+		"read": func() error { _, err := l.readAfter(prefix{}); return err },
 		"add":  func() error { _, _, err := l.add(added, nil); return err },
 	} {
 		began := time.Now()
@@ -529,8 +529,8 @@ func TestErasedListIsLocked(t *testing.T) {
 	if _, _, err := l.add(added, nil); err != nil {
 		t.Error(err)
 	}
-	if ids, _, err := l.read(); err != nil || len(ids) != 1 {
-		t.Errorf("%v, %v", ids, err)
+	if r, err := l.readAfter(prefix{}); err != nil || len(r.ids) != 1 {
+		t.Errorf("%v, %v", r.ids, err)
 	}
 }
 
@@ -565,16 +565,16 @@ func TestErasedList(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			l := make(t, c.text)
-			if ids, is, err := l.read(); err != nil || len(ids) != c.ids || is.Size() != int64(len(c.text)) {
-				t.Fatalf("%d ids, %v, %v", len(ids), is, err)
+			if r, err := l.readAfter(prefix{}); err != nil || len(r.ids) != c.ids || r.is.Size() != int64(len(c.text)) {
+				t.Fatalf("%d ids, %v, %v", len(r.ids), r.is, err)
 			}
 			was, is, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil)
 			if err != nil || was.Size() != int64(len(c.text)) || !same(is, l.stat()) {
 				t.Errorf("from %v to %v, %v", was, is, err)
 			}
-			ids, _, err := l.read()
-			if err != nil || len(ids) != c.ids+1 {
-				t.Errorf("behind one more there are %d, %v", len(ids), err)
+			r, err := l.readAfter(prefix{})
+			if err != nil || len(r.ids) != c.ids+1 {
+				t.Errorf("behind one more there are %d, %v", len(r.ids), err)
 			}
 		})
 	}
@@ -617,15 +617,15 @@ func TestErasedList(t *testing.T) {
 					if _, _, err := l.add([]erasedID{{feed: "things", id: uuid.New()}}, nil); err != nil {
 						t.Error(err)
 					}
-					if _, _, err := l.read(); err != nil {
+					if _, err := l.readAfter(prefix{}); err != nil {
 						t.Error(err)
 					}
 				}
 			})
 		}
 		all.Wait()
-		if ids, _, err := (&erasedList{path: path}).read(); err != nil || len(ids) != 100 {
-			t.Errorf("%d ids, %v", len(ids), err)
+		if r, err := (&erasedList{path: path}).readAfter(prefix{}); err != nil || len(r.ids) != 100 {
+			t.Errorf("%d ids, %v", len(r.ids), err)
 		}
 	})
 	t.Run("one of several logs at once gets it", func(t *testing.T) {
@@ -655,6 +655,119 @@ func TestErasedList(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// An application of the list costs what is new on it since the last one, at each process. What was applied before is applied again where a
+// dump was restored, where the list was edited, or where something of it is found.
+func TestApplicationOfWhatIsNew(t *testing.T) {
+	t.Parallel()
+	pool, file := people(t), filepath.Join(t.TempDir(), "erased")
+	var mu sync.Mutex
+	var applied [2][]uuid.UUID
+	var logs [2]*Log
+	for i := range logs {
+		var err error
+		logs[i], err = Open(t.Context(), pool, Options{FromSQL: true, Logger: slog.New(slog.NewTextHandler(t.Output(), nil)), Erasures: Erasures{
+			File: file, Delete: func(ctx context.Context, tx pgx.Tx, feed string, ids []uuid.UUID) error {
+				mu.Lock()
+				defer mu.Unlock()
+				applied[i] = append(applied[i], ids...)
+				_, err := tx.Exec(ctx, `delete from person where id = any($1)`, ids)
+				return err
+			},
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(logs[i].Close)
+	}
+	// applies waits until both have applied the list, and returns how many ids each of them looked at, at most.
+	applies := func(change func()) (most [2]int) {
+		t.Helper()
+		mu.Lock()
+		applied = [2][]uuid.UUID{}
+		mu.Unlock()
+		change()
+		for i, l := range logs {
+			waitFor(t, "the list to be applied", func() bool { _, err := l.look(t.Context(), pool); return err == nil })
+			mu.Lock()
+			ids := map[uuid.UUID]bool{}
+			for _, id := range applied[i] {
+				ids[id] = true
+			}
+			most[i] = len(ids)
+			mu.Unlock()
+		}
+		return most
+	}
+	key := func(n int) uuid.UUID { return feed.EntityID(feedName, fmt.Sprint(n)) }
+	write := func(text string) {
+		t.Helper()
+		f, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+		if err == nil {
+			_, err = f.WriteString(text)
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(t, pool, `select feed_put('things', n, '{}') from generate_series(1, 60) as n`)
+	applies(func() { exec(t, pool, `select feed_erase('things', n) from generate_series(1, 49) as n`) })
+	applies(func() { exec(t, pool, `select feed_erase('things', 50)`) }) // the process that has listed the others comes upon them once more
+	if most := applies(func() { exec(t, pool, `select feed_erase('things', 51)`) }); max(most[0], most[1]) > 2 {
+		t.Errorf("%v ids for one that SQL erases", most)
+	}
+	if most := applies(func() {
+		err := logs[0].InTx(t.Context(), func(tx *Tx) error {
+			tx.Erase(feedName, key(52), 0, time.Time{})
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}); max(most[0], most[1]) > 2 {
+		t.Errorf("%v ids for one that a process erases", most)
+	}
+	if most := applies(func() { write("2026-11-28T21:04:05Z things " + key(53).String() + "\n") }); max(most[0], most[1]) > 3 {
+		t.Errorf("%v ids for one that is added by hand", most)
+	}
+	if ids := logged(t, pool); len(ids) != 60+53 {
+		t.Errorf("the log has %d entries", len(ids))
+	}
+
+	exec(t, pool, `create table kept_feed as table feed; create table kept_entry as table feed_entry`)
+	exec(t, pool, `select feed_erase('things', n) from generate_series(54, 56) as n`)
+	applies(func() {})
+	if most := applies(func() {
+		exec(t, pool, `begin; lock feed, feed_entry; delete from feed; insert into feed table kept_feed; delete from feed_entry; insert into feed_entry table kept_entry; commit`)
+	}); max(most[0], most[1]) != 56 {
+		t.Errorf("%v ids after a restore", most)
+	}
+	if ids := logged(t, pool); len(ids) != 60+56 {
+		t.Errorf("the log has %d entries", len(ids))
+	}
+	if most := applies(func() {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(file, bytes.Replace(text, []byte(key(7).String()), []byte(key(57).String()), 1), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}); max(most[0], most[1]) < 56 {
+		t.Errorf("%v ids of an edited list", most)
+	}
+	if ids := logged(t, pool); len(ids) != 60+57 {
+		t.Errorf("the log has %d entries", len(ids))
+	}
+	exec(t, pool, `insert into person values ($1, 'Ada'), ($2, 'Bob')`, key(8), key(9))
+	err := logs[1].View(t.Context(), feedName, func(tx pgx.Tx) (found []uuid.UUID, err error) { // it looks for one of them only
+		err = tx.QueryRow(t.Context(), `select array_agg(id) from person where id = $1`, key(8)).Scan(&found)
+		return found, err
+	})
+	if n := holds(t, pool, "Ada") + holds(t, pool, "Bob"); err != nil || n > 0 {
+		t.Errorf("%d rows of a table that was restored, %v", n, err)
+	}
 }
 
 // A list is of one log. Another one neither erases what it names, nor starts.

@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
@@ -76,12 +77,13 @@ func (l *erasedList) claim(log uuid.UUID) error {
 
 // claimed reports whether the file says that it is of the log. It returns an error if the file is of another one.
 func (l *erasedList) claimed(f *os.File, log uuid.UUID) (bool, error) {
-	text, err := io.ReadAll(f)
-	if err != nil {
-		return false, fmt.Errorf("read the list of erased ids: %w", err)
-	}
 	other := ""
-	for line := range strings.Lines(string(text)) {
+	lines := bufio.NewReader(f)
+	for ended := false; !ended; {
+		line, err := lines.ReadString('\n')
+		if ended = errors.Is(err, io.EOF); err != nil && !ended {
+			return false, fmt.Errorf("read the list of erased ids: %w", err)
+		}
 		id, is := strings.CutPrefix(strings.TrimSpace(line), ofLog)
 		if is && id == log.String() {
 			return true, nil

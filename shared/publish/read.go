@@ -116,15 +116,16 @@ func (l *Log) readEntries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
 ) ([]feed.Entry, error) {
 	rows, err := l.pool.Query(ctx, `
-		select `+entryColumns+`, (select erasures from feed where name = $1), (select compaction from feed_head where name = $1)
-		  from feed_entry where feed = $1 and position > $2 and position <= $3 order by position`, name, from, to.Position)
+		select `+entryColumns+`, (select erasures from feed where name = $1), (select compaction from feed_head where name = $1), `+supersededBy+`
+		  from feed_entry as e where feed = $1 and position > $2 and position <= $3 order by position`, name, from, to.Position)
 	if err != nil {
 		return nil, err
 	}
 	var found *int64
-	entries, err := l.collectEntries(rows, name, &found, compaction)
+	var by latest
+	entries, err := l.collectEntries(rows, name, &found, compaction, &by)
 	if err == nil {
-		err = compaction.of(entries)
+		err = compaction.covers(by)
 	}
 	if err == nil && int64(len(entries)) != to.Position-from {
 		err = fmt.Errorf("the log has %d of them", len(entries))

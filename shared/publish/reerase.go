@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
@@ -36,7 +37,9 @@ type reerasure struct {
 	log         uuid.UUID
 	constraints []string // of all tables, as of the opening of the log; without Delete, of those of the log
 	applying    singleflight.Group
-	failure     string // of the last application that told of it, or ""
+	last        application // that succeeded; only an application reads and sets it
+	whole       atomic.Bool // the next application is of the whole list
+	failure     string      // of the last application that told of it, or ""
 }
 
 // openList opens the list, or creates it for a database that was never used with one, and applies it. It returns
@@ -146,7 +149,7 @@ func (l *Log) applyList(ctx context.Context) error {
 	if err := encodeRows(ctx, conn); err != nil {
 		return err
 	}
-	var done application
+	done := application{whole: l.reerasure.whole.Load()}
 	for _, done.locked = range []bool{false, true} {
 		err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error { return l.applyIn(ctx, tx, &done) })
 		if !errors.Is(err, errToDo) {
@@ -156,8 +159,14 @@ func (l *Log) applyList(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("apply the list of erased ids: %w", err)
 	}
+	back := done.back
+	done.back = nil
 	l.reerasure.list.applied(done.list)
-	for name, records := range done.back {
+	l.reerasure.last = done
+	if done.whole {
+		l.reerasure.whole.Store(false)
+	}
+	for name, records := range back {
 		l.logger.WarnContext(ctx, "erased again what the database had back, as after the restore of a dump", "feed", name, "entities", len(records))
 	}
 	return nil
@@ -168,12 +177,17 @@ var errToDo = errors.New("the list of erased ids is to be applied")
 
 // An application of the list.
 type application struct {
-	locked bool        // the heads are locked; else it returns errToDo where something is to be done
-	back   pending     // the tombstones that were appended
-	list   os.FileInfo // the state of the list that was applied
+	whole  bool            // also what was applied before
+	locked bool            // the heads are locked; else it returns errToDo where something is to be done
+	heads  map[string]Head // from before it
+	back   pending         // the tombstones that were appended
+	list   os.FileInfo     // the state of the list that was applied
+	known  prefix          // of it
 }
 
-// applyIn applies the list in a transaction.
+// applyIn applies in a transaction what is new on the list, and adds what is newly erased. It applies the whole list if
+// that was edited, if the database is not one in which the last application of this process was done, or if a.whole
+// is set.
 func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
 	if a.locked {
 		if _, err := tx.Exec(ctx, `select from feed order by name collate "C" for update`); err != nil {
@@ -194,21 +208,33 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
 	if err := l.reerasure.list.claim(l.reerasure.log); err != nil { // a new file may be in its place
 		return err
 	}
-	list, is, err := l.reerasure.list.read()
+	last := l.reerasure.last
+	if holds, err := last.holds(ctx, tx); err != nil {
+		return err
+	} else if !holds || a.whole {
+		last = application{}
+	}
+	list, err := l.reerasure.list.readAfter(last.known)
 	if err != nil {
 		return err
 	}
-	listed := map[string]map[uuid.UUID]bool{}
+	if !list.grow {
+		last = application{}
+	}
+	listed, is := map[string]map[uuid.UUID]bool{}, list.is
 	for name := range heads {
 		listed[name] = map[uuid.UUID]bool{}
 	}
-	for _, e := range list {
+	for _, e := range list.ids {
 		if listed[e.feed] == nil {
 			return fmt.Errorf("line %d of %s is of feed %q, which this database does not have", e.line, l.reerasure.File, e.feed)
 		}
 		listed[e.feed][e.id] = true
 	}
-	unlisted, err := unlistedIn(ctx, tx, heads, listed)
+	unlisted, err := erasedSince(ctx, tx, heads, last.heads)
+	if err == nil {
+		unlisted, err = l.reerasure.list.lacks(unlisted)
+	}
 	if err != nil {
 		return err
 	}
@@ -240,8 +266,28 @@ func (l *Log) applyIn(ctx context.Context, tx pgx.Tx, a *application) error {
 	if err == nil && written && !a.locked {
 		err = errToDo
 	}
-	a.back, a.list = back, is
+	a.heads, a.back, a.list, a.known = heads, back, is, list.next
 	return err
+}
+
+// holds reports whether the database is still one in which the application was done: the logs go on from the heads, and
+// no feed is as an older list says. It is not if a dump from before was restored.
+func (a *application) holds(ctx context.Context, tx pgx.Tx) (holds bool, err error) {
+	var names []string
+	var positions, erasures []int64
+	var digests [][]byte
+	for name, h := range a.heads {
+		names, positions, digests, erasures = append(names, name), append(positions, h.Position), append(digests, h.Digest[:]), append(erasures, h.Erasures)
+	}
+	if len(names) == 0 {
+		return false, nil
+	}
+	err = tx.QueryRow(ctx, `
+		select bool_and(coalesce(abs(f.listed) >= $5 and f.erasures >= h.erasures and (h.position = 0 or e.digest = h.digest), false))
+		  from unnest($1::text[], $2::bigint[], $3::bytea[], $4::bigint[]) as h (name, position, digest, erasures)
+		       left join feed as f on f.name = h.name left join feed_entry as e on e.feed = h.name and e.position = h.position`,
+		names, positions, digests, erasures, a.list.Size()).Scan(&holds)
+	return holds, err
 }
 
 // write adds ids to the list, whose state is is, and appends tombstones. It returns the list's state.
@@ -297,13 +343,14 @@ func (l *Log) complete(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
-// unlistedIn returns the ids that the database knows to be erased and that are not listed.
-func unlistedIn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed map[string]map[uuid.UUID]bool) (unlisted []erasedID, err error) {
+// erasedSince returns the ids that the database knows to be erased after the heads before, or all if there are none.
+func erasedSince(ctx context.Context, tx pgx.Tx, heads, before map[string]Head) (erased []erasedID, err error) {
 	for name, head := range heads {
-		if head.Erasures == 0 {
+		if head.Erasures == before[name].Erasures {
 			continue
 		}
-		rows, err := tx.Query(ctx, `select distinct entity_id from feed_entry where feed = $1 and kind = 'delete' and salt is null`, name)
+		rows, err := tx.Query(ctx, `
+			select distinct entity_id from feed_entry where feed = $1 and position > $2 and kind = 'delete' and salt is null`, name, before[name].Position)
 		if err != nil {
 			return nil, err
 		}
@@ -312,12 +359,10 @@ func unlistedIn(ctx context.Context, tx pgx.Tx, heads map[string]Head, listed ma
 			return nil, err
 		}
 		for _, id := range ids {
-			if !listed[name][id] {
-				unlisted = append(unlisted, erasedID{feed: name, id: id})
-			}
+			erased = append(erased, erasedID{feed: name, id: id})
 		}
 	}
-	return unlisted, nil
+	return erased, nil
 }
 
 // eraseAgain adds to back a tombstone for each of the entities of which the feed says anything.

@@ -39,11 +39,11 @@ create table feed_compaction (
     position   bigint   not null default 0, -- the entries up to here were looked at: what they supersede is compacted
     compacted  bigint   not null default 0, -- the last of them that has superseded one that is compacted
     id         uuid,                        -- of this state: each step that compacts anything makes another one; null: there was none
-    older_than interval                     -- of the last step that compacted anything
+    older_than interval                     -- the least age of all steps that compacted anything, without months
 );
 
 -- The head of each feed: position and digest of its last entry, whether the log has the entry of the mark, and what is compacted: the id of
--- that state, the cursor up to which entries have superseded others, and for how many nanoseconds superseded entries were kept. It reads the
+-- that state, the cursor up to which entries have superseded others, and for how many nanoseconds superseded entries were kept at least. It reads the
 -- log through the index, however long it is; for `exists` PostgreSQL may read all entries once.
 create view feed_head as
 select name, coalesce(e.position, 0) as position, coalesce(e.digest, sha256(convert_to(name, 'UTF8'))) as digest, erasures, listed,
@@ -212,7 +212,7 @@ begin
     if looked > 0 then
         update feed_compaction as c set position = until, compacted = coalesce(last, c.compacted),
                id = case when last is null then c.id else gen_random_uuid() end,
-               older_than = case when last is null then c.older_than else feed_compact_step.older_than end
+               older_than = case when last is null then c.older_than else least(c.older_than, now() - old) end -- a year has 365 days, or 366
          where feed = feed_name;
     end if;
 exception when lock_not_available or serialization_failure then -- an erasure is being committed

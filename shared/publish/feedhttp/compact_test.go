@@ -110,6 +110,34 @@ func TestRetention(t *testing.T) {
 	if _, body := get(t, server, "GET", "/feeds", "Accept", "text/html"); !strings.Contains(body, "content for 720h0m0s") {
 		t.Errorf("a feed that is compacted: %s", body)
 	}
+	l.Close()
+	l = openLog(t, pool) // which does not compact by itself
+	now := time.Now()
+	year := now.Sub(now.AddDate(-1, 0, 0)) // as the calendar has it
+	thingAt := func(n int, version int64, ago time.Duration) publish.Entry {
+		e := thing(numbered(n), version)
+		e.Updated = now.Add(-ago)
+		return e
+	}
+	appendAll(t, l, []publish.Entry{thingAt(1, 1, 2*year), thingAt(1, 2, year+time.Hour), thingAt(2, 1, 48*time.Hour), thingAt(2, 2, 24*time.Hour)})
+	for _, step := range []struct {
+		olderThan string
+		want      time.Duration
+	}{{"1 year", year}, {"23 hours", 23 * time.Hour}} {
+		exec(t, pool, `call feed_compact('things', '`+step.olderThan+`')`)
+		wantRetention(t, pool, step.want)
+	}
+	appendAll(t, l, []publish.Entry{thingAt(3, 1, 2*year), thingAt(3, 2, year+time.Hour)})
+	exec(t, pool, `call feed_compact('things', '1 year')`) // what it takes is older than what was taken before
+	wantRetention(t, pool, 23*time.Hour)
+}
+
+// wantRetention fails the test if /feeds of a new process does not promise the age.
+func wantRetention(t *testing.T, pool *pgxpool.Pool, want time.Duration) {
+	t.Helper()
+	if _, body := get(t, serve(t, openLog(t, pool)), "GET", "/feeds"); !strings.Contains(body, `"retention":{"superseded":"`+want.String()+`"}`) {
+		t.Errorf("want %v: %s", want, body)
+	}
 }
 
 // saved are the tables of the log, as a backup has them.
@@ -462,16 +490,31 @@ func TestCompactionsRestoredAlone(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	l := openLog(t, pool)
-	fill(t, l, 5)
+	fill(t, l, 4)
+	appendAll(t, l, []publish.Entry{thing(numbered(1), 2)})
 	exec(t, pool, `create table older as table feed_entry`)
-	appendAll(t, l, []publish.Entry{thing(numbered(1), 2), thing(numbered(1), 3)})
+	appendAll(t, l, []publish.Entry{thing(numbered(1), 3), thing(numbered(1), 4)})
 	compactAll(t, l)
 	exec(t, pool, `create table newer as table feed_compaction; delete from feed_compaction`)
 	if resp, body := get(t, serve(t, openLog(t, pool)), "GET", "/feeds/things?after=0"); resp.StatusCode != 503 {
 		t.Errorf("without the table: %d %s", resp.StatusCode, body)
 	}
-	exec(t, pool, `insert into feed_compaction table newer; delete from feed_entry; insert into feed_entry table older;
-		update feed_entry set payload = null, salt = '' where position = 2; update feed set marked_position = 0`)
+	// The table of a moment when only 1 was superseded: 3 lies before that, and what has superseded it does not.
+	exec(t, pool, `insert into feed_compaction table newer`)
+	appendAll(t, l, []publish.Entry{thing(numbered(3), 2)})
+	compactAll(t, l)
+	exec(t, pool, `delete from feed_compaction; insert into feed_compaction table newer`)
+	server := serve(t, openLog(t, pool))
+	for _, query := range []string{"after=0", "after=0&limit=3", "snapshot=" + cursorAt(t, pool, 7).String()} {
+		if resp, body := get(t, server, "GET", "/feeds/things?"+query); resp.StatusCode != 503 {
+			t.Errorf("%s, with an older table: %d %s", query, resp.StatusCode, body)
+		}
+	}
+	if resp, body := get(t, server, "GET", "/feeds/things?after=0&limit=2"); resp.StatusCode != 200 {
+		t.Errorf("a page that the older table knows all about: %d %s", resp.StatusCode, body)
+	}
+	exec(t, pool, `delete from feed_entry; insert into feed_entry table older;
+		update feed_entry set payload = null, salt = '' where position = 1; update feed set marked_position = 0`)
 	resp, body := get(t, serve(t, openLog(t, pool)), "GET", "/feeds/things?after=0")
 	if resp.StatusCode != 200 || !strings.Contains(body, `"compacted":"`+cursorAt(t, pool, 5).String()+`"`) || !json.Valid([]byte(body)) {
 		t.Errorf("with an older log: %d %s", resp.StatusCode, body)
