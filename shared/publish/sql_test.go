@@ -98,7 +98,6 @@ func TestPutFromSQL(t *testing.T) {
 	refused(t, pool, `select feed_put('nothing', 42, '{}')`, "42704", "select feed_create('nothing')")
 	refused(t, pool, `select feed_put('things', 1.5, '{}')`, "42804", "Keys are uuid, bigint or text")
 	refused(t, pool, `select feed_put('things', null, '{}')`, "22023", "names no entity")
-	refused(t, pool, `select feed_put('things', '00000000-0000-0000-0000-000000000000', '{}')`, "22023", "names no entity")
 	refused(t, pool, `select feed_put('things', 1, null)`, "22023", "not a JSON object")
 	refused(t, pool, `select feed_put('things', 1, '[{}]')`, "22023", "not a JSON object")
 	refused(t, pool, `select feed_put('things', 1, '{')`, "22P02", "")
@@ -116,6 +115,7 @@ func TestIDsOfKeys(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	for key, want := range map[string]string{
+		"00000000-0000-0000-0000-000000000000": feed.EntityID("invoices", "00000000-0000-0000-0000-000000000000").String(),
 		"42":                                   feed.EntityID("invoices", "42").String(),
 		"ü":                                    feed.EntityID("invoices", "ü").String(),
 		"6ba7b810-9dad-11d1-80b4-00c04fd430c8": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
@@ -681,14 +681,29 @@ func TestRowOfErased(t *testing.T) {
 	}
 }
 
-// A key that names no entity fails in the statement that writes it, not in the mover.
+// Many tables have a row of the UUID zero, which stands for nobody. It is published as others are.
 func TestKeyZero(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"commit", "staged"} {
 		for _, kind := range []string{"uuid", "text"} {
 			pool := database(t)
-			exec(t, pool, `create table sale (id `+kind+` primary key); select feed_attach('things', 'sale', 'id', mode => '`+mode+`')`)
-			refused(t, pool, `insert into sale values ('`+uuid.Nil.String()+`')`, "22023", "names no entity")
+			exec(t, pool, `create table sale (id `+kind+` primary key, n int); insert into sale values ('`+uuid.Nil.String()+`', 1)`)
+			exec(t, pool, `select feed_attach('things', 'sale', 'id', mode => $1), feed_backfill('things')`, mode)
+			exec(t, pool, `select feed_backfill_step('things')`)
+			exec(t, pool, `update sale set n = 2; select feed_move('things')`)
+			exec(t, pool, `update sale set id = '6ba7b810-9dad-11d1-80b4-00c04fd430c8'; select feed_move('things')`)
+			exec(t, pool, `insert into sale values ('`+uuid.Nil.String()+`', 3); select feed_move('things')`)
+			exec(t, pool, `delete from sale; select feed_move('things')`)
+			if entries := logged(t, pool); len(entries) != 7 {
+				t.Errorf("the feed has %d entries", len(entries))
+			}
+			exec(t, pool, `select feed_erase('things', $1::text)`, uuid.Nil.String())
+			var other bool
+			err := pool.QueryRow(t.Context(), `select bool_or(entity_id not in ('6ba7b810-9dad-11d1-80b4-00c04fd430c8', $1)) from feed_entry`,
+				feed.EntityID(feedName, uuid.Nil.String())).Scan(&other)
+			if err != nil || other || feed.EntityID(feedName, uuid.Nil.String()) == uuid.Nil {
+				t.Errorf("there are entries of another entity: %v, %v", other, err)
+			}
 		}
 	}
 }

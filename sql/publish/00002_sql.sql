@@ -48,15 +48,12 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case, else a UUID of version 8 (RFC 9562,
--- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
+-- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case other than zero, else a UUID of version 8
+-- (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
 begin
-    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
-        if key = '00000000-0000-0000-0000-000000000000' then
-            raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
-        end if;
+    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' and key <> '00000000-0000-0000-0000-000000000000' then
         return key::uuid;
     end if;
     return encode( -- the version 1000 in the bits 7 to 4 of byte 6, the variant 10 in the bits 7 and 6 of byte 8
@@ -416,8 +413,7 @@ begin
                    when octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:]
                    then convert_to(state::text, 'UTF8') -- the usual case, without two calls
                    else feed_payload(feed_render(state, tg_argv[3:])) end
-          from feed where name = tg_argv[0] and (
-               erasures = 0 and key <> '00000000-0000-0000-0000-000000000000' or not feed_is_erased(name, feed_uuid(name, key)))
+          from feed where name = tg_argv[0] and (erasures = 0 or not feed_is_erased(name, feed_uuid(name, key)))
         on conflict do nothing;
     else
         id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
