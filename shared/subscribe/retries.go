@@ -49,12 +49,20 @@ func (q *quarantine) retrySoon() {
 	}
 }
 
-// retryDue tries the rejected entries again if that is due.
+// retryIsDue reports whether rejected entries are to be tried again after the next poll.
+func (q *quarantine) retryIsDue() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !time.Now().Before(q.retries.at)
+}
+
+// retryDue tries the rejected entries again if that is due. If there are more of them to be tried at once, it is due
+// again at the end.
 func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 	q.mu.Lock()
-	atStart, due := q.retries.at.IsZero(), !time.Now().Before(q.retries.at)
+	atStart := q.retries.at.IsZero()
 	q.mu.Unlock()
-	if !due || !goOn() {
+	if !q.retryIsDue() || !goOn() {
 		return nil
 	}
 	together, alone, err := q.toRetry(ctx, atStart)
@@ -113,14 +121,10 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 		q.retries.pause = firstRetry
 	}
 	q.retries.at = time.Now()
-	goesOn := err == nil && applied > retryAtOnce/2 // the service has been mended
-	if !goesOn {
+	if err != nil || applied <= retryAtOnce/2 { // else the service has been mended
 		q.retries.at = q.retries.at.Add(q.retries.pause)
 	}
 	q.mu.Unlock()
-	if goesOn {
-		return q.retryDue(ctx, goOn)
-	}
 	return err
 }
 
