@@ -639,6 +639,9 @@ func TestKeysThatAreEqual(t *testing.T) {
 		if says := says(t, pool, feedName); len(says) != 3 || !strings.Contains(says[1]+says[2], `"Ann"`) || !strings.Contains(says[1]+says[2], "2 deleted") {
 			t.Errorf("%s: the feed says %q", mode, says)
 		}
+		// Two such keys at once would be taken for each other.
+		exec(t, pool, `create table pair (id text collate nocase not null); create unique index on pair (id collate "C"); select feed_create('pair')`)
+		refused(t, pool, `select feed_attach('pair', 'pair', 'id')`, "22023", "no key")
 	}
 }
 

@@ -497,9 +497,9 @@ begin
     elsif not exists (
         select from pg_index i join pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[0]
          where i.indrelid = relation and i.indisunique and i.indisvalid and i.indimmediate and i.indnkeyatts = 1 and i.indpred is null
-               and a.attname = key and a.attnotnull and a.atttypid in ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'text'::regtype, 'varchar'::regtype)) then
+               and i.indcollation[0] = a.attcollation and a.attname = key and a.attnotnull and a.atttypid in ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'text'::regtype, 'varchar'::regtype)) then
         raise exception 'column % is no key of %', key, relation using errcode = 'invalid_parameter_value',
-              hint = 'A key is uuid, bigint, integer or text, not null, and has a unique index of its own that is not deferrable.';
+              hint = 'A key is uuid, bigint, integer or text, not null, and has a unique index of its own, in its collation, that is not deferrable.';
     end if;
     select string_agg(quote_ident(attname), ', ') into missing from pg_attribute a join pg_type on pg_type.oid = atttypid
      where attrelid = relation and attname = any (columns)
