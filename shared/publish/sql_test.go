@@ -778,6 +778,39 @@ func TestMoverWhileAFeedIsLocked(t *testing.T) {
 	}
 }
 
+// While the table of a backfill is locked, as by a migration, other feeds do not wait for that, and it is told.
+func TestBackfillOfALockedTable(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `insert into "Invoice" values (1, 1); select feed_attach('invoices', '"Invoice"', 'id'), feed_backfill('invoices')`)
+	holder, err := pool.Begin(t.Context())
+	if err == nil {
+		_, err = holder.Exec(t.Context(), `lock table "Invoice"`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback(context.Background()) }()
+	began := time.Now()
+	refused(t, pool, `set local lock_timeout = '15s'; select feed_backfill_step('invoices')`, "55P03", "lock timeout")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("a step waits for %v", took)
+	}
+	openSQL(t, pool)
+	says := func(condition string) func() bool {
+		return func() bool {
+			var ok bool
+			err := pool.QueryRow(t.Context(), `select `+condition+` from feed_backfill`).Scan(&ok)
+			return err == nil && ok
+		}
+	}
+	await(t, "it tells why it does not go on", says(`error like '%locked%'`))
+	if err := holder.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it ends", says(`finished_at is not null and error is null and rows = 1`))
+}
+
 // A row that no entry can carry does not keep the others of a backfill.
 func TestBackfillOfLargeRows(t *testing.T) {
 	t.Parallel()

@@ -585,6 +585,7 @@ $$;
 -- carry: the table feed_backfill names it. Its caller needs the rights to read and to lock the rows of the table.
 create function feed_backfill_step(feed_name text, max_rows int default 1000) returns int
 language plpgsql set row_security = off -- an error where a policy would hide rows
+set lock_timeout = '50ms' -- other feeds wait for it
 set enable_sort = off -- the last version of an entity by its index, also while the statistics do not know the feed
 set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare
