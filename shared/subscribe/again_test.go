@@ -421,6 +421,20 @@ func TestManyRejectedThatAreMended(t *testing.T) {
 	}
 }
 
+// Entries that a wrong clock rejected in the future are tried again, too, however many fail again and again.
+func TestRejectedInTheFuture(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason, rejected_at)
+		select $1, 'things', id, 1, 1, now(), '{}'::bytea, 'refused', now() - interval '1 minute' from (select gen_random_uuid() as id from generate_series(1, $2)) as ids
+		 union all select $1, 'things', $3, 1, 1, now(), '{}'::bytea, 'refused', now() + interval '10 days'`, c.service, retryAtOnce, numbered(1))
+	together, _, err := c.quarantine.toRetry(t.Context(), false)
+	if err != nil || len(together) != retryAtOnce || together[0] != numbered(1) {
+		t.Errorf("%d are tried, %v", len(together), err)
+	}
+}
+
 // Entries that were refused do not add up in the transaction that applies the rest, as at the end of a resync.
 func TestManyRefusedInOneTransaction(t *testing.T) {
 	t.Parallel()

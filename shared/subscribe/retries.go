@@ -131,7 +131,7 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 // toRetry returns the rejected entries to be tried together, and those to be tried alone, which were too slow, waited too
 // long for a lock, or made what they were tried with fail as a whole. Those that have ended the session with the
 // database are tried at the start only, one at each, since they may stop the whole database. Malformed items are left
-// out.
+// out. First are those that a wrong clock rejected in the future, then those that were tried longest ago.
 func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone []uuid.UUID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -139,7 +139,7 @@ func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone
 		select entity_id, reason from (
 		       select distinct on (entity_id) * from rejected_entry
 		        where service = $1 and feed = $2 and substr(entity, 1, 1) is distinct from '[' order by entity_id, checked) as one
-		 order by rejected_at, position`, q.service, q.Name)
+		 order by rejected_at <= now(), rejected_at, position`, q.service, q.Name)
 	if err != nil {
 		return nil, nil, err
 	}
