@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -406,6 +408,35 @@ func TestOperateOthers(t *testing.T) {
 	}
 	if stolen.Load() {
 		t.Error("the token followed a redirect")
+	}
+}
+
+// What a service cannot have answered is an error, and has an end.
+func TestOperateLiars(t *testing.T) {
+	t.Parallel()
+	const entry = `{"entity_id":"01a20846-44a9-7e64-b2ad-57974371e065","version":1,"position":7,"reason":"x","rejected_at":"2026-11-23T12:00:00Z"}`
+	for name, x := range map[string]struct{ args, answer string }{
+		"rejected entries without end":    {"rejected w orders", `[` + entry + `]`},
+		"no list of rejected entries":     {"rejected w orders", `null`},
+		"a rejected entry of no entity":   {"rejected w orders", `[{}]`},
+		"the copy of another feed":        {"status w orders", `{"feed":"customers","state":"fresh","as_of":"2026-11-23T12:00:00Z"}`},
+		"another copy than the one named": {"pause w orders", `{"feed":"customers","state":"paused"}`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Link", "<"+r.URL.Path+"?after=7>; rel=next")
+				_, _ = io.WriteString(w, x.answer)
+			}))
+			t.Cleanup(server.Close)
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			var out bytes.Buffer
+			err := run(ctx, strings.Fields(x.args), operator{"SERVICES": "w=" + server.URL}, &out)
+			if err == nil || !strings.Contains(err.Error(), "not a service of this company") || out.Len() > 0 {
+				t.Errorf("%v\n%s", err, &out)
+			}
+		})
 	}
 }
 

@@ -6,10 +6,11 @@ import (
 	"github.com/google/uuid"
 )
 
-// EntityID returns the id of the entity that has a key in some table: the key itself if it is a UUID in lower case, else
-// a UUID of version 8 (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
+// EntityID returns the id of the entity that has a key in some table: the key itself if it is a UUID in lower case other
+// than zero, else a UUID of version 8 (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over
+// datafeed:FEED:KEY.
 func EntityID(feedName, key string) uuid.UUID {
-	if id, err := uuid.Parse(key); err == nil && id.String() == key {
+	if id, err := uuid.Parse(key); err == nil && id != uuid.Nil && id.String() == key {
 		return id
 	}
 	h := sha256.Sum256([]byte("datafeed:" + feedName + ":" + key))

@@ -147,17 +147,19 @@ func (m *mover) round(ctx context.Context) (busy bool, err error) {
 }
 
 // backfill publishes the next rows of a table, and returns how many. The log and the table feed_backfill tell an error
-// of the rows, which only somebody can mend.
+// of the rows, which only somebody can mend, and the table what is locked.
 func (m *mover) backfill(ctx context.Context, name string) (rows int, err error) {
 	var n *int
 	var all int64
 	err = m.conn.QueryRow(ctx, `select feed_backfill_step($1, $2)`, name, maxMoved).Scan(&n)
-	if isCode(err, lockNotAvailable) {
-		return 0, nil
+	text := "Somebody has locked the table or the feed."
+	if !isCode(err, lockNotAvailable) { // else the next look tries again
+		text, err = m.goesOn(ctx, "backfill", name, err)
 	}
-	text, err := m.goesOn(ctx, "backfill", name, err)
 	if text != "" {
-		_, err = m.conn.Exec(ctx, `update feed_backfill set error = $2 where feed = $1 and error is distinct from $2`, name, text)
+		_, err = m.conn.Exec(ctx, `
+			update feed_backfill set error = $2
+			 where feed = (select feed from feed_backfill where feed = $1 and error is distinct from $2 for update skip locked)`, name, text)
 		return 0, err
 	}
 	if err != nil {

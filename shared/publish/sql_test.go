@@ -98,7 +98,6 @@ func TestPutFromSQL(t *testing.T) {
 	refused(t, pool, `select feed_put('nothing', 42, '{}')`, "42704", "select feed_create('nothing')")
 	refused(t, pool, `select feed_put('things', 1.5, '{}')`, "42804", "Keys are uuid, bigint or text")
 	refused(t, pool, `select feed_put('things', null, '{}')`, "22023", "names no entity")
-	refused(t, pool, `select feed_put('things', '00000000-0000-0000-0000-000000000000', '{}')`, "22023", "names no entity")
 	refused(t, pool, `select feed_put('things', 1, null)`, "22023", "not a JSON object")
 	refused(t, pool, `select feed_put('things', 1, '[{}]')`, "22023", "not a JSON object")
 	refused(t, pool, `select feed_put('things', 1, '{')`, "22P02", "")
@@ -116,6 +115,7 @@ func TestIDsOfKeys(t *testing.T) {
 	t.Parallel()
 	pool := database(t)
 	for key, want := range map[string]string{
+		"00000000-0000-0000-0000-000000000000": feed.EntityID("invoices", "00000000-0000-0000-0000-000000000000").String(),
 		"42":                                   feed.EntityID("invoices", "42").String(),
 		"ü":                                    feed.EntityID("invoices", "ü").String(),
 		"6ba7b810-9dad-11d1-80b4-00c04fd430c8": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
@@ -642,6 +642,9 @@ func TestKeysThatAreEqual(t *testing.T) {
 		if says := says(t, pool, feedName); len(says) != 3 || !strings.Contains(says[1]+says[2], `"Ann"`) || !strings.Contains(says[1]+says[2], "2 deleted") {
 			t.Errorf("%s: the feed says %q", mode, says)
 		}
+		// Two such keys at once would be taken for each other.
+		exec(t, pool, `create table pair (id text collate nocase not null); create unique index on pair (id collate "C"); select feed_create('pair')`)
+		refused(t, pool, `select feed_attach('pair', 'pair', 'id')`, "22023", "no key")
 	}
 }
 
@@ -684,14 +687,29 @@ func TestRowOfErased(t *testing.T) {
 	}
 }
 
-// A key that names no entity fails in the statement that writes it, not in the mover.
+// Many tables have a row of the UUID zero, which stands for nobody. It is published as others are.
 func TestKeyZero(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"commit", "staged"} {
 		for _, kind := range []string{"uuid", "text"} {
 			pool := database(t)
-			exec(t, pool, `create table sale (id `+kind+` primary key); select feed_attach('things', 'sale', 'id', mode => '`+mode+`')`)
-			refused(t, pool, `insert into sale values ('`+uuid.Nil.String()+`')`, "22023", "names no entity")
+			exec(t, pool, `create table sale (id `+kind+` primary key, n int); insert into sale values ('`+uuid.Nil.String()+`', 1)`)
+			exec(t, pool, `select feed_attach('things', 'sale', 'id', mode => $1), feed_backfill('things')`, mode)
+			exec(t, pool, `select feed_backfill_step('things')`)
+			exec(t, pool, `update sale set n = 2; select feed_move('things')`)
+			exec(t, pool, `update sale set id = '6ba7b810-9dad-11d1-80b4-00c04fd430c8'; select feed_move('things')`)
+			exec(t, pool, `insert into sale values ('`+uuid.Nil.String()+`', 3); select feed_move('things')`)
+			exec(t, pool, `delete from sale; select feed_move('things')`)
+			if entries := logged(t, pool); len(entries) != 7 {
+				t.Errorf("the feed has %d entries", len(entries))
+			}
+			exec(t, pool, `select feed_erase('things', $1::text)`, uuid.Nil.String())
+			var other bool
+			err := pool.QueryRow(t.Context(), `select bool_or(entity_id not in ('6ba7b810-9dad-11d1-80b4-00c04fd430c8', $1)) from feed_entry`,
+				feed.EntityID(feedName, uuid.Nil.String())).Scan(&other)
+			if err != nil || other || feed.EntityID(feedName, uuid.Nil.String()) == uuid.Nil {
+				t.Errorf("there are entries of another entity: %v, %v", other, err)
+			}
 		}
 	}
 }
@@ -761,6 +779,39 @@ func TestMoverWhileAFeedIsLocked(t *testing.T) {
 	if log, err := os.ReadFile(file.Name()); err != nil || strings.Contains(string(log), "ERROR") {
 		t.Errorf("%v\n%s", err, log)
 	}
+}
+
+// While the table of a backfill is locked, as by a migration, other feeds do not wait for that, and it is told.
+func TestBackfillOfALockedTable(t *testing.T) {
+	t.Parallel()
+	pool := invoices(t)
+	exec(t, pool, `insert into "Invoice" values (1, 1); select feed_attach('invoices', '"Invoice"', 'id'), feed_backfill('invoices')`)
+	holder, err := pool.Begin(t.Context())
+	if err == nil {
+		_, err = holder.Exec(t.Context(), `lock table "Invoice"`)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = holder.Rollback(context.Background()) }()
+	began := time.Now()
+	refused(t, pool, `set local lock_timeout = '15s'; select feed_backfill_step('invoices')`, "55P03", "lock timeout")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("a step waits for %v", took)
+	}
+	openSQL(t, pool)
+	says := func(condition string) func() bool {
+		return func() bool {
+			var ok bool
+			err := pool.QueryRow(t.Context(), `select `+condition+` from feed_backfill`).Scan(&ok)
+			return err == nil && ok
+		}
+	}
+	await(t, "it tells why it does not go on", says(`error like '%locked%'`))
+	if err := holder.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "it ends", says(`finished_at is not null and error is null and rows = 1`))
 }
 
 // A row that no entry can carry does not keep the others of a backfill.

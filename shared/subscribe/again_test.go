@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -386,6 +387,7 @@ func TestRetryIsNotPutOff(t *testing.T) {
 }
 
 // Very many entries that the service's fault has put aside are applied one thousand after the other once it is mended.
+// What comes meanwhile is copied between two thousands.
 func TestManyRejectedThatAreMended(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -395,14 +397,41 @@ func TestManyRejectedThatAreMended(t *testing.T) {
 		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason)
 		select $1, 'things', id, 1, row_number() over (), now(), convert_to(json_build_object('id', id, 'version', 1, 'name', 'x')::text, 'UTF8'), 'refused'
 		  from (select gen_random_uuid() as id from generate_series(1, $2)) as ids`, c.service, 2*retryAtOnce+1)
-	c.quarantine.begin()
-	if err := c.quarantine.retryDue(t.Context(), func() bool { return true }); err != nil {
-		t.Fatal(err)
+	c.stored(t) // as run does every second
+	c.state.given.schedule, c.state.given.wait = parse(t, "@monthly", ""), 25*time.Second
+	c.state.tuned = c.state.given
+	var batches []int
+	apply := c.Apply
+	c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
+		if batches = append(batches, len(b.Entities)); len(batches) == 1 {
+			s.put(t, 1, 1)
+		}
+		return apply(ctx, tx, b)
 	}
-	if n := count(t, c.pool, `select count(*) from rejected_entry`); n != 0 {
-		var why string
-		_ = c.pool.QueryRow(t.Context(), `select max(reason) from rejected_entry`).Scan(&why)
-		t.Errorf("%d are left: %s", n, why)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); c.run(ctx) }()
+	eventually(t, "all are applied", func() bool {
+		return count(t, c.pool, `select count(*) from rejected_entry`) == 0 && count(t, c.pool, `select count(*) from thing`) == 2*retryAtOnce+2
+	})
+	stop()
+	<-ended
+	if want := []int{retryAtOnce, 1, retryAtOnce, 1}; !slices.Equal(batches, want) {
+		t.Errorf("the batches are %v, not %v", batches, want)
+	}
+}
+
+// Entries that a wrong clock rejected in the future are tried again, too, however many fail again and again.
+func TestRejectedInTheFuture(t *testing.T) {
+	t.Parallel()
+	c := newCopier(t, newSource(t))
+	exec(t, c.pool, `
+		insert into rejected_entry (service, feed, entity_id, version, position, updated, entity, reason, rejected_at)
+		select $1, 'things', id, 1, 1, now(), '{}'::bytea, 'refused', now() - interval '1 minute' from (select gen_random_uuid() as id from generate_series(1, $2)) as ids
+		 union all select $1, 'things', $3, 1, 1, now(), '{}'::bytea, 'refused', now() + interval '10 days'`, c.service, retryAtOnce, numbered(1))
+	together, _, err := c.quarantine.toRetry(t.Context(), false)
+	if err != nil || len(together) != retryAtOnce || together[0] != numbered(1) {
+		t.Errorf("%d are tried, %v", len(together), err)
 	}
 }
 

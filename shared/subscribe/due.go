@@ -82,6 +82,13 @@ func (st *state) afterCut() {
 	}
 }
 
+// pollAtOnce makes a poll due at once that does not wait.
+func (st *state) pollAtOnce() {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	st.last.state, st.nextPoll = pollUnproven, time.Time{}
+}
+
 // ofRequest matches the parts of an error's text that differ from request to request: the local address, the number of
 // the HTTP/2 stream, the number of entries.
 var ofRequest = regexp.MustCompile(`\S+->|(?:stream ID |LastStreamID=|limit=)\d+`)

@@ -73,6 +73,9 @@ func (p *poller) run(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				p.logger.WarnContext(ctx, "rejected entries could not be tried again", "feed", p.Name, "error", err)
 			}
+			if err == nil && p.quarantine.retryIsDue() { // new entries do not wait for all of them
+				p.state.pollAtOnce()
+			}
 		}
 	}
 }

@@ -49,12 +49,20 @@ func (q *quarantine) retrySoon() {
 	}
 }
 
-// retryDue tries the rejected entries again if that is due.
+// retryIsDue reports whether rejected entries are to be tried again after the next poll.
+func (q *quarantine) retryIsDue() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return !time.Now().Before(q.retries.at)
+}
+
+// retryDue tries the rejected entries again if that is due. If there are more of them to be tried at once, it is due
+// again at the end.
 func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 	q.mu.Lock()
-	atStart, due := q.retries.at.IsZero(), !time.Now().Before(q.retries.at)
+	atStart := q.retries.at.IsZero()
 	q.mu.Unlock()
-	if !due || !goOn() {
+	if !q.retryIsDue() || !goOn() {
 		return nil
 	}
 	together, alone, err := q.toRetry(ctx, atStart)
@@ -113,21 +121,17 @@ func (q *quarantine) retryDue(ctx context.Context, goOn func() bool) error {
 		q.retries.pause = firstRetry
 	}
 	q.retries.at = time.Now()
-	goesOn := err == nil && applied > retryAtOnce/2 // the service has been mended
-	if !goesOn {
+	if err != nil || applied <= retryAtOnce/2 { // else the service has been mended
 		q.retries.at = q.retries.at.Add(q.retries.pause)
 	}
 	q.mu.Unlock()
-	if goesOn {
-		return q.retryDue(ctx, goOn)
-	}
 	return err
 }
 
 // toRetry returns the rejected entries to be tried together, and those to be tried alone, which were too slow, waited too
 // long for a lock, or made what they were tried with fail as a whole. Those that have ended the session with the
 // database are tried at the start only, one at each, since they may stop the whole database. Malformed items are left
-// out.
+// out. First are those that a wrong clock rejected in the future, then those that were tried longest ago.
 func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone []uuid.UUID, err error) {
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
@@ -135,7 +139,7 @@ func (q *quarantine) toRetry(ctx context.Context, atStart bool) (together, alone
 		select entity_id, reason from (
 		       select distinct on (entity_id) * from rejected_entry
 		        where service = $1 and feed = $2 and substr(entity, 1, 1) is distinct from '[' order by entity_id, checked) as one
-		 order by rejected_at, position`, q.service, q.Name)
+		 order by rejected_at <= now(), rejected_at, position`, q.service, q.Name)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@ package subscribe
 import (
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -95,6 +96,30 @@ func TestCommitWithASynchronousStandby(t *testing.T) {
 	if err := standby.Open("things").QueryRow(t.Context(), `select count(*) from thing`).Scan(&n); err != nil || n != 7 {
 		t.Errorf("after the failover there are %d things, %v", n, err)
 	}
+}
+
+// The answer to a change whose commit hangs says that it may still take effect, and it does.
+func TestChangesWithASynchronousStandby(t *testing.T) {
+	t.Parallel()
+	primary, standby := pgtest.Replicated(t)
+	s := newSource(t)
+	c := s.copier(t, primary.Open("things", sql.Migrations("subscribe"), thingMigrations), 10)
+	t.Cleanup(c.fetcher.client.Close)
+	server := c.site(t, routeThings)
+	s.putNameless(t, 1)
+	s.put(t, 2, 3)
+	c.mustPoll(t)
+	standby.Stop()
+	for _, path := range []string{"/pause", "/rejected/" + numbered(1).String() + "/drop"} {
+		if resp, text := ask(t, "POST", server.URL+"/subscriptions/things"+path, nil); resp.StatusCode != 503 || !strings.Contains(text, "It may still take effect") {
+			t.Errorf("%s: %s: %s", path, resp.Status, text)
+		}
+	}
+	standby.Start()
+	eventually(t, "both take effect", func() bool {
+		at := c.stored(t)
+		return at.paused && at.rejected == 0
+	})
 }
 
 // A service whose synchronous standby is down stops soon, though its commits hang, and starts: its copy serves.

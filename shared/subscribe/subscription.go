@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
 // A Subscription shows and controls at run time how one feed is copied. Every process of the subscriber may use it.
@@ -21,6 +23,7 @@ var (
 	ErrBusy        = errors.New("another poll of this feed is under way")
 	ErrNotRejected = errors.New("no version of this entity is rejected")
 	ErrApplying    = errors.New("entries of this feed are being applied")
+	ErrUnknown     = publish.ErrUnknown // the database did not confirm a change in time: it may still take effect
 )
 
 // Causes of a [PollError], by [errors.Is], beside what a source does.

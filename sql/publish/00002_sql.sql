@@ -48,15 +48,12 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case, else a UUID of version 8 (RFC 9562,
--- section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
+-- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case other than zero, else a UUID of version 8
+-- (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
 begin
-    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' then
-        if key = '00000000-0000-0000-0000-000000000000' then
-            raise exception 'the UUID zero names no entity' using errcode = 'invalid_parameter_value';
-        end if;
+    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' and key <> '00000000-0000-0000-0000-000000000000' then
         return key::uuid;
     end if;
     return encode( -- the version 1000 in the bits 7 to 4 of byte 6, the variant 10 in the bits 7 and 6 of byte 8
@@ -416,8 +413,7 @@ begin
                    when octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:]
                    then convert_to(state::text, 'UTF8') -- the usual case, without two calls
                    else feed_payload(feed_render(state, tg_argv[3:])) end
-          from feed where name = tg_argv[0] and (
-               erasures = 0 and key <> '00000000-0000-0000-0000-000000000000' or not feed_is_erased(name, feed_uuid(name, key)))
+          from feed where name = tg_argv[0] and (erasures = 0 or not feed_is_erased(name, feed_uuid(name, key)))
         on conflict do nothing;
     else
         id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
@@ -501,9 +497,9 @@ begin
     elsif not exists (
         select from pg_index i join pg_attribute a on a.attrelid = relation and a.attnum = i.indkey[0]
          where i.indrelid = relation and i.indisunique and i.indisvalid and i.indimmediate and i.indnkeyatts = 1 and i.indpred is null
-               and a.attname = key and a.attnotnull and a.atttypid in ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'text'::regtype, 'varchar'::regtype)) then
+               and i.indcollation[0] = a.attcollation and a.attname = key and a.attnotnull and a.atttypid in ('uuid'::regtype, 'bigint'::regtype, 'integer'::regtype, 'smallint'::regtype, 'text'::regtype, 'varchar'::regtype)) then
         raise exception 'column % is no key of %', key, relation using errcode = 'invalid_parameter_value',
-              hint = 'A key is uuid, bigint, integer or text, not null, and has a unique index of its own that is not deferrable.';
+              hint = 'A key is uuid, bigint, integer or text, not null, and has a unique index of its own, in its collation, that is not deferrable.';
     end if;
     select string_agg(quote_ident(attname), ', ') into missing from pg_attribute a join pg_type on pg_type.oid = atttypid
      where attrelid = relation and attname = any (columns)
@@ -589,6 +585,7 @@ $$;
 -- carry: the table feed_backfill names it. Its caller needs the rights to read and to lock the rows of the table.
 create function feed_backfill_step(feed_name text, max_rows int default 1000) returns int
 language plpgsql set row_security = off -- an error where a policy would hide rows
+set lock_timeout = '50ms' -- other feeds wait for it
 set enable_sort = off -- the last version of an entity by its index, also while the statistics do not know the feed
 set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare

@@ -151,7 +151,8 @@ func refusedRow(err error) string {
 }
 
 // takeOver marks mails as uncertain that another process, or this one before a restart, was sending, and forgets the
-// counts that are older than an hour, and whom old mails were sent to and what they said.
+// counts that are older than an hour, and whom old mails were sent to and what they said. The age of a mail that was
+// composed in the future, by a wrong clock, begins now.
 func (o *outbox) takeOver(ctx context.Context) error {
 	return o.inTx(ctx, func(tx pgx.Tx) error {
 		rows, _ := tx.Query(ctx, `
@@ -166,10 +167,17 @@ func (o *outbox) takeOver(ctx context.Context) error {
 		}
 		if err == nil {
 			_, err = tx.Exec(ctx, `
+				update mail set composed_at = greatest(now(), $1) where order_id = any(array(
+				       select order_id from mail
+				        where recipient is not null and state not in ('pending', 'sending') and coalesce(composed_at, due_at) > greatest(now(), $1) + interval '1 minute'
+				        limit $2))`, time.Now(), maxDue)
+		}
+		if err == nil {
+			_, err = tx.Exec(ctx, `
 				update mail set recipient = null, recipient_name = null, body = null, reason = '' where order_id = any(array(
 				       select order_id from mail
 				        where recipient is not null and state not in ('pending', 'sending')
-				          and coalesce(composed_at, due_at) not between least(now(), $1) - $2::interval and now() + interval '1 minute'
+				          and coalesce(composed_at, due_at) < least(now(), $1) - $2::interval
 				        order by coalesce(composed_at, due_at) limit $3))`, time.Now(), time.Duration(o.set.TextAge), maxDue)
 		}
 		return err

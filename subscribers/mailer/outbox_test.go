@@ -94,8 +94,12 @@ func TestOldTexts(t *testing.T) {
 		t.Fatal(err)
 	}
 	kept, err := pgx.CollectRows(rows, pgx.RowTo[int])
-	if err != nil || !slices.Equal(kept, []int{0, 3, 3, 0, 0, 0}) {
+	if err != nil || !slices.Equal(kept, []int{0, 3, 3, 0, 0, 3}) {
 		t.Errorf("%v parts of the mails are kept, %v", kept, err)
+	}
+	var future bool
+	if err := b.db.QueryRow(t.Context(), `select bool_or(composed_at > now() + interval '1 minute') from mail`).Scan(&future); err != nil || future {
+		t.Errorf("a mail is kept for longer: %v, %v", future, err)
 	}
 	b.want(t, 1, "sent", 1)
 }

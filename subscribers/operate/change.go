@@ -42,13 +42,13 @@ func (c *commander) send(cmd *cobra.Command, args []string, r request) error {
 	if err != nil {
 		return err
 	}
-	_, err = c.show(cmd, args[0], text)
+	_, err = c.show(cmd, args[0], args[1], text)
 	return err
 }
 
 // show prints the status of a copy, as a service answered it.
-func (c *commander) show(cmd *cobra.Command, service string, text []byte) (s subscribe.Status, err error) {
-	if err := json.Unmarshal(text, &s); err != nil || s.Feed == "" {
+func (c *commander) show(cmd *cobra.Command, service, feed string, text []byte) (s subscribe.Status, err error) {
+	if err := json.Unmarshal(text, &s); err != nil || s.Feed != feed {
 		return s, errNoService
 	}
 	if c.json {
@@ -126,7 +126,7 @@ func (c *commander) preview(cmd *cobra.Command, args []string, query url.Values)
 		return err
 	}
 	var p subscribehttp.Preview
-	if err := json.Unmarshal(text, &p); err != nil || p.Feed == "" || p.Proposed.Schedule == "" {
+	if err := json.Unmarshal(text, &p); err != nil || p.Feed != args[1] || p.Proposed.Schedule == "" {
 		return errNoService
 	}
 	if c.json {

@@ -1,6 +1,8 @@
 package operate
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -77,8 +79,13 @@ func (cl *client) entries(ctx context.Context, args []string) (texts []json.RawM
 		}
 		var pageTexts []json.RawMessage
 		var page []subscribe.RejectedEntry
-		if json.Unmarshal(text, &pageTexts) != nil || json.Unmarshal(text, &page) != nil {
+		if json.Unmarshal(text, &pageTexts) != nil || json.Unmarshal(text, &page) != nil || page == nil {
 			return nil, nil, errNoService
+		}
+		for i, e := range page {
+			if e.EntityID == uuid.Nil || i == 0 && len(list) > 0 && !isBefore(list[len(list)-1], e) { // else it may have no end
+				return nil, nil, errNoService
+			}
 		}
 		texts, list = append(texts, pageTexts...), append(list, page...)
 		next, _, more := strings.Cut(strings.TrimPrefix(header.Get("Link"), "<"), ">")
@@ -91,6 +98,11 @@ func (cl *client) entries(ctx context.Context, args []string) (texts []json.RawM
 		}
 		query = "?" + u.RawQuery
 	}
+}
+
+// isBefore reports whether a comes before b in the list of a service.
+func isBefore(a, b subscribe.RejectedEntry) bool {
+	return cmp.Or(cmp.Compare(a.Position, b.Position), bytes.Compare(a.EntityID[:], b.EntityID[:])) < 0
 }
 
 func (c *commander) rejectedIDs(ctx context.Context, args []string) (ids []string) {
@@ -134,8 +146,8 @@ func (c *commander) retry(cmd *cobra.Command, cl *client, args []string) error {
 	if err != nil {
 		return err
 	}
-	var did struct{ Applied, Rejected int }
-	if json.Unmarshal(text, &did) != nil {
+	var did *struct{ Applied, Rejected int }
+	if json.Unmarshal(text, &did) != nil || did == nil {
 		return errNoService
 	}
 	if c.json {

@@ -85,7 +85,7 @@ func (c *commander) one(cmd *cobra.Command, cl *client, service, feed string) er
 	if err != nil {
 		return err
 	}
-	s, err := c.show(cmd, service, text)
+	s, err := c.show(cmd, service, feed, text)
 	if err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ package subscribehttp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"mime"
 	"net"
 	"net/http"
@@ -152,6 +153,9 @@ func problem(err error) error {
 		return web.TryAgain(http.StatusServiceUnavailable, 5, "Entries of this feed are being applied. Try again later; a resync tries all rejected entries again by itself.")
 	case errors.Is(err, subscribe.ErrBusy):
 		return web.TryAgain(http.StatusServiceUnavailable, 5, "Another poll of this feed is under way. Try again in 5 s.")
+	case errors.Is(err, subscribe.ErrUnknown):
+		return fmt.Errorf("%w: %w", web.TryAgain(http.StatusServiceUnavailable, 5,
+			"The database did not confirm in time whether the change was made. It may still take effect: look at it before you change anything again."), err)
 	case errors.Is(err, subscribe.ErrStandby):
 		return web.Errorf(http.StatusConflict, "Another process of this service polls; this one only serves.")
 	}
