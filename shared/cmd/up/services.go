@@ -177,11 +177,7 @@ func lock(path, advice string) (unlock func(), err error) {
 	if errors.Is(err, daemon.ErrInUse) {
 		err = fmt.Errorf("%w: %s", err, advice)
 	}
-	return func() {
-		// after Close alone, a child that is just being started would keep the lock
-		_ = syscall.Flock(int(f.Fd()), syscall.LOCK_UN)
-		f.Close()
-	}, err
+	return func() { f.Close() }, err
 }
 
 func deleteData(dir string, services []service) error {

@@ -11,8 +11,9 @@ import (
 )
 
 type folder struct {
-	dir       string // absolute
-	lock, log *os.File
+	dir  string // absolute
+	lock *daemon.LockedFile
+	log  *os.File
 }
 
 func openFolder(dir string) (_ *folder, err error) {
@@ -36,10 +37,11 @@ func openFolder(dir string) (_ *folder, err error) {
 }
 
 func (f *folder) close() {
-	for _, file := range []*os.File{f.lock, f.log} {
-		if file != nil {
-			file.Close()
-		}
+	if f.lock != nil {
+		f.lock.Close()
+	}
+	if f.log != nil {
+		f.log.Close()
 	}
 }
 

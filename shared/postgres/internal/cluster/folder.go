@@ -22,7 +22,7 @@ const (
 )
 
 type folder struct {
-	lock    *os.File
+	lock    *daemon.LockedFile
 	account *syscall.Credential // the server's user; nil means this process's
 	dir     string              // absolute: Options.Dir
 	home    string              // absolute: dir, or its replacement under fallbackRoot
