@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -74,7 +75,12 @@ func erasing(id uuid.UUID) *Change {
 func wantGone(t *testing.T, server *httptest.Server, pool *pgxpool.Pool, word string, id uuid.UUID) {
 	t.Helper()
 	for _, path := range []string{"", "?after=0", "?after=0&limit=1", ".atom?after=0", ".html", "?snapshot=0", "/" + id.String()} {
-		resp, body := get(t, server, "GET", "/feeds/things"+path)
+		var resp *http.Response
+		var body string
+		waitFor(t, path+" to be served", func() bool { // while it is erased again, it is not
+			resp, body = get(t, server, "GET", "/feeds/things"+path)
+			return resp.StatusCode != http.StatusServiceUnavailable
+		})
 		if resp.StatusCode != 200 || strings.Contains(body, word) || !strings.Contains(body, "rased") && path != "?after=0&limit=1" {
 			t.Errorf("%s: %d %s", path, resp.StatusCode, body)
 		}
