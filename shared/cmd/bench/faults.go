@@ -145,6 +145,9 @@ func (c *company) goOn(ctx context.Context, fault string) error {
 	})
 	if err != nil {
 		err = errors.Join(last, c.sales.complaint())
+		for _, con := range c.consumers {
+			err = errors.Join(err, con.process.complaint())
+		}
 	}
 	return err
 }
