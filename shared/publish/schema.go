@@ -54,15 +54,15 @@ func (c *column) schema() map[string]any {
 	case "bigint":
 		s = map[string]any{"type": "integer", "minimum": math.MinInt64, "maximum": math.MaxInt64}
 	case "numeric", "real", "double precision":
-		s = map[string]any{"anyOf": []any{map[string]any{"type": "number"}, map[string]any{"enum": []string{"NaN", "Infinity", "-Infinity"}}}}
+		s = orOne(map[string]any{"type": "number"}, "NaN", "Infinity", "-Infinity")
 	case "boolean":
 		s["type"] = "boolean"
 	case "uuid":
 		s = map[string]any{"type": "string", "format": "uuid"}
 	case "date":
-		s = map[string]any{"type": "string", "format": "date"}
+		s = orOne(map[string]any{"type": "string", "format": "date"}, "infinity", "-infinity")
 	case "timestamp with time zone":
-		s = map[string]any{"type": "string", "format": "date-time"}
+		s = orOne(map[string]any{"type": "string", "format": "date-time"}, "infinity", "-infinity")
 	case "text", "character varying", "character":
 		s["type"] = "string"
 		if c.Length != nil {
@@ -73,4 +73,9 @@ func (c *column) schema() map[string]any {
 		return map[string]any{"anyOf": []any{s, map[string]any{"type": "null"}}}
 	}
 	return s
+}
+
+// orOne returns the schema of what meets s or is one of the texts.
+func orOne(s map[string]any, texts ...string) map[string]any {
+	return map[string]any{"anyOf": []any{s, map[string]any{"enum": texts}}}
 }

@@ -1,198 +1,66 @@
-package publish_test
+package publish
 
 import (
-	"context"
-	"strings"
+	"bytes"
 	"testing"
-	"time"
 
-	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
-	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
-	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-func exec(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) {
-	t.Helper()
-	if _, err := pool.Exec(t.Context(), sql, args...); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// openIn migrates a schema, makes the feed "things" in it, and opens the log.
-func openIn(t *testing.T, pool *pgxpool.Pool, schema string) *publish.Log {
-	t.Helper()
-	options := publish.Options{Schema: schema}
-	if err := publish.Migrate(t.Context(), pool, options); err != nil {
-		t.Fatal(err)
-	}
-	create := pgx.Identifier{"feed_create"}
-	if schema != "" {
-		create = pgx.Identifier{schema, "feed_create"}
-	}
-	exec(t, pool, `select `+create.Sanitize()+`('things')`)
-	log, err := publish.Open(t.Context(), pool, options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(log.Close)
-	return log
-}
-
-// all returns the entries of the feed "things".
-func all(t *testing.T, log *publish.Log) []feed.Entry {
-	t.Helper()
-	snapshot, err := log.Snapshot(t.Context(), "things")
-	if err != nil {
-		t.Fatal(err)
-	}
-	entries, _, err := log.Entries(t.Context(), "things", 0, snapshot.Cursor(), snapshot.Erasures)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return entries
-}
-
-func payloads(t *testing.T, log *publish.Log) string {
-	t.Helper()
-	var said []string
-	for _, e := range all(t, log) {
-		said = append(said, string(e.Entity))
-	}
-	return strings.Join(said, " ")
-}
-
-var someTime = time.Date(2026, 11, 23, 8, 0, 0, 0, time.UTC)
-
-// Three logs of one database, in three schemas, know nothing of each other, and write the app's own table, also where
-// the app's connections choose a schema themselves.
-func TestSchemas(t *testing.T) {
+// What an attached table publishes meets the schema of its feed, and the schema says what the columns say.
+func TestSchemaOfATable(t *testing.T) {
 	t.Parallel()
-	t.Run("by the search_path of the server", func(t *testing.T) {
-		t.Parallel()
-		testSchemas(t, pgtest.New(t))
-	})
-	t.Run("by that of each connection", func(t *testing.T) {
-		t.Parallel()
-		pool := pgtest.New(t)
-		exec(t, pool, `create schema app`)
-		config := pool.Config()
-		config.AfterConnect = func(ctx context.Context, conn *pgx.Conn) error {
-			_, err := conn.Exec(ctx, `set search_path = app`)
-			return err
+	pool := database(t)
+	exec(t, pool, `
+		create table item (id bigint primary key, n smallint, i integer, x numeric, f real, d double precision, b boolean not null, u uuid, day date,
+		       at timestamptz, local timestamp, text text not null, code varchar(3), letters char(2), list text[], more jsonb, span interval);
+		select feed_create('items');
+		select feed_attach('items', 'item', key => 'id');
+		insert into item (id, b, text) values (1, true, '');
+		insert into item values
+		  (2, -32768, 2147483647, 'NaN', '-Infinity', 'Infinity', false, gen_random_uuid(), 'infinity', '-infinity', now(), 'x', 'abc', 'ab', '{a,null}', '{"a":[]}', '1 day'),
+		  (9223372036854775807, 1, 1, 1.5, 1e30, 1e-300, true, gen_random_uuid(), '2026-11-30', now(), now(), E'\\u00fc"', 'äöü', 'a', '{}', 'null', '0')`)
+	l := openLog(t, pool)
+	feeds, err := l.Feeds(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema []byte
+	for _, d := range feeds {
+		if d.Name == "items" {
+			schema = d.Schema
 		}
-		own, err := pgxpool.NewWithConfig(t.Context(), config)
+	}
+	parse := func(text []byte) any {
+		v, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("%v: %s", err, text)
 		}
-		t.Cleanup(own.Close)
-		testSchemas(t, own)
-	})
-}
-
-func testSchemas(t *testing.T, pool *pgxpool.Pool) {
-	t.Helper()
-	exec(t, pool, `create table thing (id uuid primary key, log text not null)`)
-	schemas := []string{"", "feeds", `Odd "name"'s, 100%`}
-	var logs []*publish.Log
-	for _, schema := range schemas {
-		logs = append(logs, openIn(t, pool, schema))
+		return v
 	}
-	for i, log := range logs {
-		id := uuid.New()
-		err := log.InTx(t.Context(), func(tx *publish.Tx) error {
-			tx.Append("things", publish.Entry{ID: id, Version: 1, Updated: someTime, Payload: []byte(`{"log":"` + string(rune('a'+i)) + `"}`)})
-			_, err := tx.Exec(t.Context(), `insert into thing values ($1, $2)`, id, schemas[i])
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		change := publish.NewChange()
-		change.Exec(`with changed as (update thing set log = 'b' where id = $1 returning 1) select feed_guard(count(*) = 1) from changed`, id)
-		change.Append("things", publish.Entry{ID: id, Version: 2, Updated: someTime.Add(1e6), Payload: []byte(`{"log":"` + string(rune('A'+i)) + `"}`)})
-		if err := log.Commit(t.Context(), change); err != nil {
-			t.Fatal(err)
-		}
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	if err := compiler.AddResource("items", parse(schema)); err != nil {
+		t.Fatal(err)
 	}
-	for i, log := range logs {
-		want := `{"log":"` + string(rune('a'+i)) + `"} {"log":"` + string(rune('A'+i)) + `"}`
-		if got := payloads(t, log); got != want {
-			t.Errorf("the log of schema %q has %s, want %s", schemas[i], got, want)
-		}
-		if err := log.Appendable(t.Context(), "things"); err != nil {
-			t.Error(err)
-		}
+	compiled, err := compiler.Compile("items")
+	if err != nil {
+		t.Fatal(err)
 	}
-	var n int
-	if err := pool.QueryRow(t.Context(), `select count(*) from thing`).Scan(&n); err != nil || n != len(schemas) {
-		t.Errorf("the app has %d rows: %v", n, err)
+	found, err := l.Entities(t.Context(), "items", feed.Cursor{}, [16]byte{}, 10)
+	if err != nil || len(found.Entries) != 3 {
+		t.Fatalf("%v, %v", found, err)
 	}
-}
-
-// What is not of this version of the package is refused, and says what to do.
-func TestVersionOfTables(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.New(t)
-	refused := func(t *testing.T, do func(context.Context, *pgxpool.Pool, publish.Options) error, schema string, parts ...string) {
-		t.Helper()
-		err := do(t.Context(), pool, publish.Options{Schema: schema})
-		for _, part := range parts {
-			if err == nil || !strings.Contains(err.Error(), part) {
-				t.Errorf("the error does not say %q: %v", part, err)
+	for _, e := range found.Entries {
+		if err := compiled.Validate(parse(e.Entity)); err != nil {
+			t.Errorf("%s: %v", e.Entity, err)
+		}
+		for was, is := range map[string]string{`"text":"`: `"text":1,"was":"`, `"b":`: `"b":null,"was":`, `"code":`: `"code":"abcd","was":`, `"n":`: `"n":32768,"was":`} {
+			if other := bytes.Replace(e.Entity, []byte(was), []byte(is), 1); compiled.Validate(parse(other)) == nil {
+				t.Errorf("the schema takes %s", other)
 			}
 		}
-	}
-	open := func(ctx context.Context, pool *pgxpool.Pool, options publish.Options) error {
-		log, err := publish.Open(ctx, pool, options)
-		if err == nil {
-			log.Close()
-		}
-		return err
-	}
-	refused(t, open, "", "public", "none of the tables", "publish.Migrate")
-	if err := publish.Migrate(t.Context(), pool, publish.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	refused(t, open, "feeds", "feeds", "none of the tables", "publish.Migrate") // not those of public
-	if err := open(t.Context(), pool, publish.Options{}); err != nil {
-		t.Error(err)
-	}
-	exec(t, pool, `update goose_publish set version_id = 999 where version_id = (select max(version_id) from goose_publish)`)
-	refused(t, open, "", "public", "version 999", "of a newer program")
-	refused(t, publish.Migrate, "", "public", "version 999", "of a newer program", "before the first release", "an empty database")
-}
-
-// A program may use goose for its own tables.
-func TestOwnGoose(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.New(t)
-	exec(t, pool, `create table goose_db_version (id int primary key, version_id bigint not null, is_applied bool not null, tstamp timestamp default now())`)
-	exec(t, pool, `insert into goose_db_version values (1, 20261128, true)`)
-	openIn(t, pool, "")
-	var rows, version int64
-	if err := pool.QueryRow(t.Context(), `select count(*), max(version_id) from goose_db_version`).Scan(&rows, &version); err != nil || rows != 1 || version != 20261128 {
-		t.Errorf("%d rows of the program's own migrations, version %d: %v", rows, version, err)
-	}
-}
-
-// A feed may be made by each start of a program.
-func TestFeedCreateAgain(t *testing.T) {
-	t.Parallel()
-	pool := pgtest.New(t)
-	log := openIn(t, pool, "")
-	err := log.InTx(t.Context(), func(tx *publish.Tx) error {
-		tx.Append("things", publish.Entry{ID: uuid.New(), Version: 1, Updated: someTime, Payload: []byte(`{}`)})
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	exec(t, pool, `select feed_create('things')`)
-	if n := len(all(t, log)); n != 1 {
-		t.Errorf("the feed has %d entries", n)
 	}
 }
