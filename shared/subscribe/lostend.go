@@ -267,11 +267,7 @@ func (r *resyncer) knowFirsts(ctx context.Context, tx pgx.Tx) error {
 // come again since. It reads the snapshot of that cursor from each of them on, and more of it each time, so that many
 // cost no more requests than the whole snapshot. What is not found there, the source does not have.
 func (r *resyncer) lookUpLost(ctx context.Context, at progress, scheduled bool) error {
-	rows, err := r.pool.Query(ctx, `select id from resynced_entity where service = $1 and feed = $2 and lost order by id`, r.service, r.Name)
-	if err != nil {
-		return err
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	ids, err := r.lostIDs(ctx)
 	for size := 1; len(ids) > 0 && err == nil; size = min(2*size, feed.MaxPageSize) {
 		if stop := r.state.mayGoOn(ctx, scheduled); stop != nil {
 			return stop
@@ -298,6 +294,17 @@ func (r *resyncer) lookUpLost(ctx context.Context, at progress, scheduled bool) 
 		ids = ids[n:]
 	}
 	return err
+}
+
+// lostIDs returns the entities of the lost end that have not come again, in the order of their ids.
+func (r *resyncer) lostIDs(ctx context.Context) ([]uuid.UUID, error) {
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	rows, err := r.pool.Query(ctx, `select id from resynced_entity where service = $1 and feed = $2 and lost order by id`, r.service, r.Name)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }
 
 // noteFound notes what a page of the snapshot has of the entities, which are in the order of their ids.

@@ -95,15 +95,20 @@ func (b *bench) close() {
 	}
 }
 
-func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err error) {
+// openBench makes the source's database, on a server of its own, and describes the machine.
+func (b *bench) openBench(ctx context.Context) (machine string, err error) {
 	server, err := b.openSource(ctx, 0)
 	if err != nil {
-		return "", nil, err
+		return "", err
 	}
 	if b.source, err = server.create(ctx, "bench"); err != nil {
-		return "", nil, err
+		return "", err
 	}
-	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
+	return b.describeMachine(ctx, b.source, nil)
+}
+
+func (b *bench) feed(ctx context.Context) (machine string, charts []chart, err error) {
+	if machine, err = b.openBench(ctx); err != nil {
 		return "", nil, err
 	}
 	w := writes{bench: b, rounds: 9, duration: 1200 * time.Millisecond}
@@ -179,14 +184,7 @@ func (b *bench) subscribe(ctx context.Context) (machine string, charts []chart, 
 }
 
 func (b *bench) scale(ctx context.Context) (machine string, charts []chart, err error) {
-	server, err := b.openSource(ctx, 0)
-	if err != nil {
-		return "", nil, err
-	}
-	if b.source, err = server.create(ctx, "bench"); err != nil {
-		return "", nil, err
-	}
-	if machine, err = b.describeMachine(ctx, b.source, nil); err != nil {
+	if machine, err = b.openBench(ctx); err != nil {
 		return "", nil, err
 	}
 	s := scale{bench: b, rounds: 5, duration: 2 * time.Second, waiters: 10_000, entries: 100_000, readers: 1000, page: feed.MaxPageSize}
