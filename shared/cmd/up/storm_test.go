@@ -136,10 +136,14 @@ func TestStorm(t *testing.T) {
 			return nil
 		})
 	}
-	for name, want := range map[string]string{"warehouse": "has lost the last", "dashboard": "has lost the last", "newcomer": "has another history"} {
-		if reason := s.rows(t, s.nodes[name], `select resynced_reason from subscription where feed = 'orders'`); !strings.Contains(fmt.Sprint(reason), want) {
-			t.Errorf("%s has resynced since %q, want %q", name, reason, want)
+	// A copy that has yet to confirm what it skipped as superseded when the end is lost reads the whole feed: see TestLostEnd.
+	const lostEnd, whole = "has lost the last", "has another history"
+	for name, want := range map[string][]string{"warehouse": {lostEnd, whole}, "dashboard": {lostEnd, whole}, "newcomer": {whole}} {
+		reason := fmt.Sprint(s.rows(t, s.nodes[name], `select resynced_reason from subscription where feed = 'orders'`))
+		if !slices.ContainsFunc(want, func(one string) bool { return strings.Contains(reason, one) }) {
+			t.Errorf("%s has resynced since %s, want one of %q", name, reason, want)
 		}
+		t.Logf("%s: %s", name, reason)
 	}
 	witness.check(t, 1, old, s.ledger.at)
 	witness.check(t, 2, entries, s.ledger.at)
