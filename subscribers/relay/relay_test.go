@@ -35,7 +35,10 @@ func TestStream(t *testing.T) {
 	s.put(t, 1, 30, 10)
 	s.remove(t, 7)
 	s.put(t, 7, 8, 10)
-	eventually(t, "all is confirmed", func() bool { return p.stream(t).Position == 283 })
+	eventually(t, "all is confirmed, and the cursor stored", func() bool {
+		v := p.stream(t)
+		return v.Position == 283 && v.PendingSince == nil && v.Behind == 0
+	})
 	eventually(t, "both have heard all", func() bool {
 		_, n := q.firsts(1)
 		_, m := late.firsts(1)
