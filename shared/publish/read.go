@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -102,7 +103,7 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 }
 
 // Entries returns the entries after the position from, up to the cursor to, oldest first, and what was compacted when
-// they were read. It returns [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
+// they were read. They are at most [feed.MaxPageSize]. It returns [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
 func (l *Log) Entries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64,
 ) (entries []feed.Entry, compaction Compaction, err error) {
@@ -115,9 +116,12 @@ func (l *Log) Entries(
 func (l *Log) readEntries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
 ) ([]feed.Entry, error) {
+	// PostgreSQL keeps a plan only if it guesses the same rows for any values: it looks into no (select $2), and the limit
+	// is in the text. It would make one for each page of a long log, which takes longer than to read the page.
 	rows, err := l.pool.Query(ctx, `
 		select `+entryColumns+`, (select erasures from feed where name = $1), (select compaction from feed_head where name = $1), `+supersededBy+`
-		  from feed_entry as e where feed = $1 and position > $2 and position <= $3 order by position`, name, from, to.Position)
+		  from feed_entry as e where feed = $1 and position > (select $2::bigint) and position <= (select $3::bigint)
+		 order by position limit `+strconv.Itoa(feed.MaxPageSize), name, from, to.Position)
 	if err != nil {
 		return nil, err
 	}

@@ -56,7 +56,7 @@ func (g *growth) requests(ctx context.Context) (chart, error) {
 		{"cold page, start", 3, g.preparePage(0)},
 		{"cold page, middle", 3, g.preparePage(0.5)},
 		{"cold page, end", 3, g.preparePage(1)},
-		{"newest page", 3, prepareNewest},
+		{"newest page", 10, prepareNewest},
 		{"one entity", 10, prepareEntity},
 		{"start", 1, g.prepareStart},
 	}
