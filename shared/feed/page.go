@@ -132,6 +132,10 @@ type Description struct {
 	Personal bool
 	// Schema is the JSON Schema (2020-12) of the entities; nil means that the source declares none.
 	Schema json.RawMessage
+	// Views are the parts of the feed that the source declares.
+	Views []DeclaredView
+	// Partial says that this is a view: what is deleted may be outside of it.
+	Partial bool
 }
 
 // Shown is an entry in words, for feed readers and browsers.

@@ -55,7 +55,7 @@ func (s *Source) made(ctx context.Context, client string, r *request, a *answer)
 
 // render reads and renders the span. If something was compacted since it was located, the tag is another one.
 func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, error) {
-	sp, err := s.read(ctx, r.Name, sp)
+	sp, err := s.read(ctx, r.inLog, sp)
 	if err != nil {
 		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
 	}

@@ -44,7 +44,7 @@ func TestSetFeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	feeds, err := l.Feeds(t.Context())
-	if err != nil || fmt.Sprint(feeds) != "[{parts Parts   <nil> false []} {things    <nil> true []}]" {
+	if err != nil || fmt.Sprint(feeds) != "[{parts Parts   <nil> false [] [] false} {things    <nil> true [] [] false}]" {
 		t.Fatalf("%+v %v", feeds, err)
 	}
 	feeds[1].Title, feeds[1].Text = "All things", "Everything."

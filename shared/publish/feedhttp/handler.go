@@ -87,31 +87,39 @@ func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	return s
 }
 
-// described are the feeds of a source at one time.
+// described are the feeds of a source at one time, and the views that they declare.
 type described struct {
 	feeds     []feed.Description
-	rendering map[string]string // by the feed's name
+	served    map[string]served // by name
+	rendering map[string]string // by name
 }
 
-// find returns the feed of the name.
-func (d *described) find(name string) (found feed.Description, ok bool) {
-	for _, found := range d.feeds {
-		if found.Name == name {
-			return found, true
-		}
-	}
-	return found, false
+// A served is a feed, or a view of one. The Name of its Description is the path below /feeds/: customers or
+// customers/views/delivery.
+type served struct {
+	feed.Description
+	inLog string             // the name of the feed in the log
+	part  *feed.DeclaredView // nil means the whole feed
+}
+
+// find returns the feed or view of the name.
+func (d *described) find(name string) (found served, ok bool) {
+	found, ok = d.served[name]
+	return found, ok
 }
 
 // SetFeeds replaces the feeds of the source, which go on being served if they are among the new ones. It may be called
-// at any time.
+// at any time. It panics if a view is not valid: see [feed.DeclaredView.Valid].
 func (s *Source) SetFeeds(feeds ...feed.Description) {
-	now := &described{slices.Clone(feeds), map[string]string{}}
+	now := &described{slices.Clone(feeds), map[string]served{}, map[string]string{}}
 	for i := range now.feeds {
 		d := &now.feeds[i]
 		d.Title = cmp.Or(d.Title, d.Name)
 		d.ID = cmp.Or(d.ID, s.PublicURL+"/feeds/"+d.Name)
-		now.rendering[d.Name] = rendering(*d, s.Author)
+		now.add(served{*d, d.Name, nil}, s.Author)
+		for _, part := range d.Views {
+			now.add(viewOf(*d, part), s.Author)
+		}
 	}
 	s.described.Store(now)
 }
@@ -130,6 +138,10 @@ func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 	name, below := strings.CutPrefix(r.URL.Path, "/feeds/")
 	name, entity, ofEntity := strings.Cut(name, "/")
+	if view, ofView := strings.CutPrefix(entity, "views/"); ofView && view != "" {
+		view, entity, ofEntity = strings.Cut(view, "/")
+		name += viewsPath + view
+	}
 	switch {
 	case below && (name == "" || ofEntity && (entity == "" || strings.Contains(entity, "/"))):
 		return web.NothingHere()
@@ -186,11 +198,11 @@ type answer struct {
 func (s *Source) answer(ctx context.Context, res *resource, client *http.Request) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
-		if t := s.log.Remembered(res.Name); t != nil && t.Epoch == a.snapshot.Epoch {
+		if t := s.log.Remembered(res.inLog); t != nil && t.Epoch == a.snapshot.Epoch {
 			return a, nil
 		}
 	}
-	t, err := s.log.Snapshot(ctx, res.Name)
+	t, err := s.log.Snapshot(ctx, res.inLog)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +225,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *http.Request
 				return nil, err
 			}
 		}
-		sp, err = s.locate(ctx, res.Description, res.selection)
+		sp, err = s.locate(ctx, res.served, res.selection)
 	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)

@@ -120,8 +120,8 @@ func TestListOfFeeds(t *testing.T) {
 	server := serveAs(t, l, Options{}, description, others)
 	fill(t, l, 7)
 	_, body := get(t, server, "GET", "/feeds")
-	want := fmt.Sprintf(`[{"feed":"things","title":"Things","description":"Everything that is a thing.","url":"%[1]s/feeds/things","head":"%[2]s","entries":7,"retention":null,"schema":null},`+
-		`{"feed":"others","title":"Others","description":"What is none of the things.","url":"%[1]s/feeds/others","head":"0","entries":0,"retention":null,"schema":null}]`, publicURL, cursorAt(t, pool, 7))
+	want := fmt.Sprintf(`[{"feed":"things","title":"Things","description":"Everything that is a thing.","url":"%[1]s/feeds/things","head":"%[2]s","entries":7,"retention":null,"schema":null,"views":[]},`+
+		`{"feed":"others","title":"Others","description":"What is none of the things.","url":"%[1]s/feeds/others","head":"0","entries":0,"retention":null,"schema":null,"views":[]}]`, publicURL, cursorAt(t, pool, 7))
 	if strings.TrimSpace(body) != want {
 		t.Errorf("%s, want %s", body, want)
 	}
