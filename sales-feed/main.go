@@ -87,7 +87,7 @@ const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] 
 Makes a token for a reader of feeds, or for an operator, and prints it once, with the entry for TOKENS or TOKENS_FILE.
 
   --operator      for an operator, who may do all that a reader may, see all pages and change settings
-  --feeds FEEDS   feeds that a reader may read, such as orders,builds (default all)
+  --feeds FEEDS   feeds and views that a reader may read, such as orders,customers/views/delivery (default all)
 `
 
 func printToken(args []string, stdout io.Writer) error {

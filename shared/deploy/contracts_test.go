@@ -14,6 +14,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/contract"
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
 )
@@ -42,6 +43,87 @@ func TestReleasedSchemas(t *testing.T) {
 		if err != nil && !os.IsNotExist(err) {
 			t.Error(err)
 		}
+	}
+}
+
+// A view never changes under its name: another definition gets another name. Its members are those of its contract.
+func TestReleasedViews(t *testing.T) {
+	t.Parallel()
+	const file = "../customer/views.json"
+	var views []feed.DeclaredView
+	if text, err := os.ReadFile(file); err == nil {
+		if err := json.Unmarshal(text, &views); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var released []string // definitions
+	for _, view := range views {
+		released = append(released, view.Definition())
+	}
+	defined := map[string]string{} // definitions by name
+	for _, view := range customer.Views {
+		defined[view.Name] = view.Definition()
+	}
+	if breach := changedView(released, defined); breach != "" {
+		t.Fatal(breach)
+	}
+	now := slices.Sorted(maps.Values(defined))
+	switch {
+	case slices.Equal(released, now):
+	case *update:
+		text := "[\n  " + strings.Join(now, ",\n  ") + "\n]\n"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Error(err)
+		}
+	default:
+		t.Errorf("%s has not all views. If the new ones are meant: go test ./shared/deploy -run TestReleasedViews -update", file)
+	}
+	for i, of := range []any{customer.Delivery{}, customer.Contact{}} {
+		var members []string
+		for f := range reflect.TypeOf(of).Fields() {
+			members = append(members, f.Tag.Get("json"))
+		}
+		if !slices.Equal(members, customer.Views[i].Fields) {
+			t.Errorf("the contract of the view %s has the members %v, and the view %v", customer.Views[i].Name, members, customer.Views[i].Fields)
+		}
+	}
+}
+
+// changedView says which of the released views has another definition, or none any more.
+func changedView(released []string, defined map[string]string) string {
+	for _, definition := range released {
+		var view feed.DeclaredView
+		if err := json.Unmarshal([]byte(definition), &view); err != nil {
+			return err.Error()
+		}
+		if now := defined[view.Name]; now != definition {
+			return fmt.Sprintf("the view %s was %s and is %q. Keep it, and declare another one beside it.", view.Name, definition, now)
+		}
+	}
+	return ""
+}
+
+func TestChangedView(t *testing.T) {
+	t.Parallel()
+	view := feed.DeclaredView{Name: "part", Text: "Words.", Fields: []string{"a", "b"}, Where: map[string][]string{"c": {"x"}}}
+	released := []string{view.Definition()}
+	other := view
+	other.Text = "Other words."
+	if breach := changedView(released, map[string]string{"part": other.Definition(), "new": "{}"}); breach != "" {
+		t.Error(breach)
+	}
+	for _, change := range []func(*feed.DeclaredView){
+		func(v *feed.DeclaredView) { v.Fields = []string{"a"} }, func(v *feed.DeclaredView) { v.Fields = []string{"a", "b", "d"} },
+		func(v *feed.DeclaredView) { v.Where = nil }, func(v *feed.DeclaredView) { v.Where = map[string][]string{"c": {"x", "y"}} },
+	} {
+		other := view
+		change(&other)
+		if changedView(released, map[string]string{"part": other.Definition()}) == "" {
+			t.Errorf("%+v is taken for the same", other)
+		}
+	}
+	if changedView(released, nil) == "" {
+		t.Error("a view that is gone is not noticed")
 	}
 }
 

@@ -27,9 +27,11 @@ func (v *DeclaredView) Valid() bool { return viewName.MatchString(v.Name) && len
 
 // Definition returns what must not change under the view's name.
 func (v *DeclaredView) Definition() string {
-	definition := *v
-	definition.Text = ""
-	text, _ := json.Marshal(definition) // it is made of texts
+	text, _ := json.Marshal(struct {
+		Name   string              `json:"view"`
+		Fields []string            `json:"fields"`
+		Where  map[string][]string `json:"where,omitempty"`
+	}{v.Name, v.Fields, v.Where}) // it is made of texts
 	return string(text)
 }
 

@@ -44,8 +44,8 @@ func Service() *subscriber.Service {
 				Check: order.Check, Past: true, Apply: applyOrders,
 			},
 			{
-				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers",
-				Check: customer.Check, Apply: applyCustomers,
+				Name: customer.Feed, URL: "http://localhost:8081" + customer.ContactPath, Schedule: "@every 5s", Table: "customers",
+				Check: customer.CheckContact, Apply: applyCustomers,
 				Kept: `exists (select from mail where customer_id = e.id and coalesce(recipient, recipient_name, body) is not null)`,
 			},
 		},

@@ -48,8 +48,8 @@ func Service() *subscriber.Service {
 				Check: carbuild.Check, Apply: subscribe.Publishing(applyBuilds),
 			},
 			{
-				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
-				Check: customer.Check, Apply: subscribe.Publishing(applyCustomers),
+				Name: customer.Feed, URL: "http://localhost:8081" + customer.DeliveryPath, Schedule: "@every 5s", Table: "customer",
+				Check: customer.CheckDelivery, Apply: subscribe.Publishing(applyCustomers),
 				Kept: `exists (select from shipment where customer_id = e.id and name is not null)`,
 			},
 			{

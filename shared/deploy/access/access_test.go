@@ -368,7 +368,7 @@ func (b buyer) path(service, route string) string {
 		}
 	}
 	return strings.NewReplacer(":feed", feed, ":id", id, ":number", "1", ":part", "wheel", ":order_id", id,
-		":secret", "none").Replace(path)
+		":secret", "none", ":view", "delivery").Replace(path)
 }
 
 // An asker is as whom a request is sent.
