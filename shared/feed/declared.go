@@ -64,7 +64,8 @@ func (v *DeclaredView) Of(e Entry) Entry {
 		b, _ = jsontext.AppendQuote(b, name)
 		b = append(append(b, ':'), value...)
 	}
-	e.Entity = append(b, '}')
+	b = append(b, '}')
+	e.Entity = b
 	return e
 }
 

@@ -41,7 +41,7 @@ var promises = []promise{
 	{"Snapshots", "no cache answers for a page without asking the source", (*checker).snapshotCaching},
 	{"Snapshots", "a snapshot of another history gets 410, and wrong parameters 400", (*checker).snapshotRefusals},
 	{"Another history", "a cursor of another history gets 410 with a link to start again", (*checker).diverged},
-	{"Schema", "the schema is a JSON Schema, and documents link to it", (*checker).schema},
+	{"Schema", "the schema is a JSON Schema of the draft 2020-12, and documents link to it", (*checker).schema},
 	{"Views", "a view has the entries of its feed at their places, with its own members only, and those outside of it deleted", (*checker).views},
 	{"Waiting", "a request waits only at the head, and no longer than it asked", (*checker).waits},
 	{"Waiting", "a waiting request is answered when an entry is appended", (*checker).wakes},
