@@ -50,7 +50,7 @@ $$;
 -- +goose StatementBegin
 -- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case other than zero and of another version
 -- than 8, else a UUID of version 8 (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY. No key is
--- the id of another one: whoever chooses keys would take its entity.
+-- the id of another one: else a user who chooses a key could take the entity of another row.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
 begin
