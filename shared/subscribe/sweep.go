@@ -59,7 +59,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
 			       lost_after = null, lost_since = null,
 			       resync_reason = 'What was rejected while this process had the feed before is not kept any more.'
-			 where service = $1 and feed in (select feed from old) and (resync_cursor is null or `+currentLost+` is not null)
+			 where service = $1 and feed in (select feed from old) and (resync_cursor is null or ` + currentLost + ` is not null)
 			returning service, feed), noted as (
 			delete from resynced_entity e using begun b where (e.service, e.feed) = (b.service, b.feed))
 			select from old`,

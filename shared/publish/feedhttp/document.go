@@ -176,6 +176,17 @@ type shownEntry struct {
 // Short returns the end of the entity's id.
 func (e shownEntry) Short() string { return web.Short(e.ID) }
 
+// maxShown is how many bytes of an entity a page shows.
+const maxShown = 32 << 10
+
+// Beginning returns the beginning of an entity that is too long for the page, or "".
+func (e shownEntry) Beginning() string {
+	if len(e.Entity) <= maxShown {
+		return ""
+	}
+	return strings.ToValidUTF8(string(e.Entity[:maxShown]), "")
+}
+
 // Kind returns a word for what the entry did.
 func (e shownEntry) Kind() string { return kindOf(e.Entry) }
 
