@@ -26,7 +26,7 @@ const maxNewer = 10_000
 
 // Entities returns the newest entry up to the cursor, or up to the head if that is the start, of each of the first limit
 // entities whose ids are higher than after. It locates the cursor as [Log.Locate] does, with its errors and with limit as
-// size.
+// size, and returns [ErrTooLarge] if the entries are that.
 func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, after uuid.UUID, limit int) (found *Entities, err error) {
 	err = l.withListApplied(ctx, func() error {
 		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{BeginQuery: `begin isolation level repeatable read read only; ` + byIndex}, func(tx pgx.Tx) error {
@@ -147,6 +147,7 @@ func (l *Log) readEntities(
 	case newer == maxNewer:
 		last = at
 	}
+	room := MaxPage
 	for _, sql := range []string{lastSQL, newestSQL} {
 		if len(ids) == 0 {
 			break
@@ -156,7 +157,7 @@ func (l *Log) readEntities(
 			return nil, last, err
 		}
 		var by latest
-		found, err := l.collectEntries(rows, name, &by)
+		found, err := l.collectEntries(rows, name, &room, &by)
 		if err == nil {
 			err = compaction.covers(by)
 		}

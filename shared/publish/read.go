@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -103,7 +104,8 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 }
 
 // Entries returns the entries after the position from, up to the cursor to, oldest first, and what was compacted when
-// they were read. They are at most [feed.MaxPageSize]. It returns [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
+// they were read. They are at most [feed.MaxPageSize]. It returns [ErrTooLarge] if they are
+// that, and [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
 func (l *Log) Entries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64,
 ) (entries []feed.Entry, compaction Compaction, err error) {
@@ -127,7 +129,8 @@ func (l *Log) readEntries(
 	}
 	var found *int64
 	var by latest
-	entries, err := l.collectEntries(rows, name, &found, compaction, &by)
+	room := MaxPage
+	entries, err := l.collectEntries(rows, name, &room, &found, compaction, &by)
 	if err == nil {
 		err = compaction.covers(by)
 	}
@@ -142,10 +145,11 @@ func (l *Log) readEntries(
 
 const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null, salt = '' is true`
 
-// collectEntries reads rows of entryColumns and more columns, which it scans row by row. It returns an entry whose
+// collectEntries reads rows of entryColumns and more columns, which it scans row by row. It takes the size of their
+// payloads from room, and stops with [ErrTooLarge] where there is none left. It returns an entry whose
 // payload is erased as the tombstone that erased it. A payload that is no JSON, which only somebody who writes to the
 // table by hand can store, becomes null: readers put it aside, and get the rest of its page.
-func (l *Log) collectEntries(rows pgx.Rows, name string, more ...any) (entries []feed.Entry, err error) {
+func (l *Log) collectEntries(rows pgx.Rows, name string, room *int, more ...any) (entries []feed.Entry, err error) {
 	var e feed.Entry
 	var kind string
 	var id uuid.UUID
@@ -153,6 +157,9 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, more ...any) (entries [
 	var found []uuid.UUID
 	columns := []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, &e.Superseded}
 	_, err = pgx.ForEachRow(rows, append(columns, more...), func() error {
+		if *room -= len(payload); *room < 0 {
+			return ErrTooLarge
+		}
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, !e.Superseded && (kind == kindDelete || payload == nil)
 		if payload != nil && !e.Deleted {
@@ -198,7 +205,8 @@ func (l *Log) readVersions(ctx context.Context, name string, id uuid.UUID, limit
 		return nil, err
 	}
 	var listed *int64
-	entries, err := l.collectEntries(rows, name, &listed)
+	room := math.MaxInt // bounded by the statement
+	entries, err := l.collectEntries(rows, name, &room, &listed)
 	switch {
 	case err != nil || len(entries) == 0:
 	case listed == nil:

@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -62,6 +63,8 @@ func (s *Source) snapshot(ctx context.Context, res *resource) (*cached, error) {
 	defer cancel()
 	found, err := s.log.Entities(reading, r.Name, r.cursor, r.from, int(r.limit))
 	switch {
+	case errors.Is(err, publish.ErrTooLarge):
+		return nil, s.tooLarge(r)
 	case err != nil:
 		return nil, fmt.Errorf("read the snapshot of feed %s: %w", r.Name, err)
 	case !found.Known:
