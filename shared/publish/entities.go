@@ -28,28 +28,40 @@ const maxNewer = 10_000
 // entities whose ids are higher than after. It locates the cursor as [Log.Locate] does, with its errors and with limit as
 // size.
 func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, after uuid.UUID, limit int) (found *Entities, err error) {
-	err = l.withListApplied(ctx, func() error {
-		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{BeginQuery: `begin isolation level repeatable read read only; ` + byIndex}, func(tx pgx.Tx) error {
-			at, err := l.locate(ctx, tx, name, cursor, int64(limit), nil)
-			if err != nil {
-				return err
-			}
-			found = &Entities{Location: *at}
-			if !at.Known {
-				return nil
-			}
-			upTo := cursor.Position
-			if cursor.IsStart() {
-				upTo = at.Head.Position
-			}
-			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo, &at.Head.Compaction)
+	read := func(tx pgx.Tx, at *Location, err error) error {
+		if err != nil {
 			return err
+		}
+		found = &Entities{Location: *at}
+		if !at.Known {
+			return nil
+		}
+		upTo := cursor.Position
+		if cursor.IsStart() {
+			upTo = at.Head.Position
+		}
+		found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo, &at.Head.Compaction)
+		return err
+	}
+	err = l.readAny(ctx, name, byIndex, func(tx pgx.Tx, head Head) error {
+		at, err := l.locateAt(ctx, tx, name, head, cursor, true, int64(limit))
+		return read(tx, at, err)
+	}, func() error {
+		err := l.withListApplied(ctx, func() error {
+			return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{BeginQuery: beginReading + byIndex}, func(tx pgx.Tx) error {
+				at, err := l.locate(ctx, tx, name, cursor, int64(limit), nil)
+				return read(tx, at, err)
+			})
 		})
+		if err == nil {
+			err = l.lasts(ctx, name, &found.Location)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return found, l.lasts(ctx, name, &found.Location)
+	return found, nil
 }
 
 // byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short. No plan
