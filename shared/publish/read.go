@@ -9,6 +9,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -31,8 +32,8 @@ type Location struct {
 // [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] while the database has something that is
 // erased. If a standby of [Options] answers, the head is the one that this process knows.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
-	err = l.readAny(ctx, name, "", func(tx pgx.Tx, head Head) (err error) {
-		at, err = l.locateAt(ctx, tx, name, head, cursor, false, size, positions...)
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) (err error) {
+		at, err = l.locateAt(ctx, conn, name, head, cursor, false, size, positions...)
 		return err
 	}, func() (err error) {
 		at, err = l.LocateAtPrimary(ctx, name, cursor, size, positions...)
@@ -130,16 +131,20 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 func (l *Log) Entries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64,
 ) (entries []feed.Entry, compaction Compaction, err error) {
-	read := func(db querier) (err error) {
+	read := func(ctx context.Context, db querier) (err error) {
 		entries, err = l.readEntries(ctx, db, name, from, to, erasures, &compaction)
 		return err
 	}
-	err = l.readAny(ctx, name, "", func(tx pgx.Tx, head Head) error {
-		if _, err := l.locateAt(ctx, tx, name, head, to, false, 1); err != nil {
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		if _, err := l.locateAt(ctx, conn, name, head, to, false, 1); err != nil {
 			return err
 		}
-		return read(tx)
-	}, func() error { return l.withListApplied(ctx, func() error { return read(l.pool) }) })
+		err := read(ctx, conn)
+		if err == nil && compaction != head.Compaction { // since it was located
+			err = ErrChanged
+		}
+		return err
+	}, func() error { return l.withListApplied(ctx, func() error { return read(ctx, l.pool) }) })
 	return entries, compaction, err
 }
 
@@ -207,15 +212,15 @@ const maxVersionBytes = 4 << 20
 // Versions returns at most limit entries of one entity, newest first, or none, and fewer if their payloads have many
 // megabytes. It returns nothing that a failover could take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
-	read := func(db querier) (err error) {
+	read := func(ctx context.Context, db querier) (err error) {
 		entries, err = l.readVersions(ctx, db, name, id, limit)
 		return err
 	}
-	err = l.readAny(ctx, name, "", func(tx pgx.Tx, head Head) error {
-		if _, err := l.locateAt(ctx, tx, name, head, feed.Cursor{}, false, 1); err != nil {
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		if _, err := l.locateAt(ctx, conn, name, head, feed.Cursor{}, false, 1); err != nil {
 			return err
 		}
-		if err := read(tx); err != nil {
+		if err := read(ctx, conn); err != nil {
 			return err
 		}
 		if len(entries) == 0 || entries[0].Position > head.Position {
@@ -223,7 +228,7 @@ func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int
 		}
 		return nil
 	}, func() error {
-		err := l.withListApplied(ctx, func() error { return read(l.pool) })
+		err := l.withListApplied(ctx, func() error { return read(ctx, l.pool) })
 		if err == nil && len(entries) > 0 {
 			err = l.durable(ctx, name, entries[0].Position)
 		} else if err == nil { // it may have yet to be restored

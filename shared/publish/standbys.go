@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
@@ -109,11 +108,11 @@ func (all *standbys) next() *standby {
 // errNotThere means that a standby does not have what was asked for. Only the primary says that nothing has it.
 var errNotThere = errors.New("the standby does not have it")
 
-// readAny calls atStandby with one state of a standby and the head that this process knows. If there is no standby, or
-// it fails, readAny calls atPrimary.
-func (l *Log) readAny(ctx context.Context, name, begin string, atStandby func(tx pgx.Tx, head Head) error, atPrimary func() error) error {
+// readAny calls atStandby with a connection to a standby, whose state only moves forward, and the head that this process
+// knows. If there is no standby, or it fails, readAny calls atPrimary.
+func (l *Log) readAny(ctx context.Context, name string, atStandby func(ctx context.Context, conn *pgxpool.Conn, head Head) error, atPrimary func() error) error {
 	if len(l.standbys.all) > 0 {
-		if t, err := l.Snapshot(ctx, name); err == nil && l.tryStandby(ctx, begin, func(tx pgx.Tx) error { return atStandby(tx, t.Head) }) {
+		if t, err := l.Snapshot(ctx, name); err == nil && l.tryStandby(ctx, func(ctx context.Context, conn *pgxpool.Conn) error { return atStandby(ctx, conn, t.Head) }) {
 			l.metrics.reads.WithLabelValues("standby").Inc()
 			return nil
 		}
@@ -122,9 +121,9 @@ func (l *Log) readAny(ctx context.Context, name, begin string, atStandby func(tx
 	return atPrimary()
 }
 
-// tryStandby calls read with one state of a standby, and reports whether it succeeded. While the standby is behind by no
-// more than usualLag, read may be called again.
-func (l *Log) tryStandby(ctx context.Context, begin string, read func(tx pgx.Tx) error) bool {
+// tryStandby calls read with a connection to a standby, and reports whether it succeeded. While the standby is behind by
+// no more than usualLag, read may be called again.
+func (l *Log) tryStandby(ctx context.Context, read func(ctx context.Context, conn *pgxpool.Conn) error) bool {
 	s := l.standbys.next()
 	if s == nil {
 		return false
@@ -133,7 +132,7 @@ func (l *Log) tryStandby(ctx context.Context, begin string, read func(tx pgx.Tx)
 	defer cancel()
 	var err error
 	for wait := time.Millisecond; ; wait *= 2 {
-		err = pgx.BeginTxFunc(trying, s.pool, pgx.TxOptions{BeginQuery: beginReading + begin}, read)
+		err = s.pool.AcquireFunc(trying, func(conn *pgxpool.Conn) error { return read(trying, conn) })
 		if wait > usualLag/2 || !isBehind(err) {
 			break
 		}
@@ -164,8 +163,6 @@ func (l *Log) tryStandby(ctx context.Context, begin string, read func(tx pgx.Tx)
 	return err == nil
 }
 
-const beginReading = `begin isolation level repeatable read read only; `
-
 // isBehind reports whether the error comes from a state of a standby that is not the one that the source knows.
 func isBehind(err error) bool { return errors.As(err, new(*Unavailable)) }
 
@@ -173,10 +170,10 @@ func isBehind(err error) bool { return errors.As(err, new(*Unavailable)) }
 // [ErrBehind] if the standby has not replayed head, or, if toCursor is set, neither head nor the cursor, or if it has
 // other erasures or compactions. It returns errNotThere if the feed does not contain the cursor.
 func (l *Log) locateAt(
-	ctx context.Context, tx pgx.Tx, name string, head Head, cursor feed.Cursor, toCursor bool, size int64, positions ...int64,
+	ctx context.Context, db querier, name string, head Head, cursor feed.Cursor, toCursor bool, size int64, positions ...int64,
 ) (*Location, error) {
 	last := head.Position / size * size
-	at, _, err := l.places(ctx, tx, name, cursor, size, append(slices.Clone(positions), head.Position, last, last-2*size))
+	at, _, err := l.places(ctx, db, name, cursor, size, append(slices.Clone(positions), head.Position, last, last-2*size))
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +197,8 @@ func (l *Log) locateAt(
 func (l *Log) vouch(ctx context.Context) bool {
 	for range l.standbys.all {
 		asked := time.Now()
-		if l.tryStandby(ctx, "", func(tx pgx.Tx) error {
-			seen, err := l.readHeads(ctx, tx)
+		if l.tryStandby(ctx, func(ctx context.Context, conn *pgxpool.Conn) error {
+			seen, err := l.readHeads(ctx, conn)
 			if err != nil {
 				return err
 			}
