@@ -10,7 +10,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/migrate"
 )
 
-// standbys returns a pool for each host of the ReadURL. It connects to none: a standby may be away.
+// standbys returns a pool for each host of the ReadURL. It connects to none: a standby may be down.
 func standbys(ctx context.Context, cfg Config, schemas []string) (pools []*pgxpool.Pool, err error) {
 	if cfg.ReadURL == "" {
 		return nil, nil

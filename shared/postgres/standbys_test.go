@@ -9,7 +9,7 @@ import (
 )
 
 // Each host of the URL of standbys has a pool, whose sessions are used for as long as they work. Open does without those
-// that are away.
+// that are down.
 func TestStandbys(t *testing.T) {
 	t.Parallel()
 	primary, standby := pgtest.Replicated(t)

@@ -81,7 +81,7 @@ type Options struct {
 	// Standbys are pools of hot standbys of the database, one for each. Pages, snapshots and the versions of entities are
 	// read from them. A standby answers if it has replayed the head that this process knows, with the same erasures and
 	// compactions; else the primary does, which alone says that something is not there. The log does without a standby
-	// that is away. While the primary is away, what it was last known to have is served: see [Log.Age]. Close the log
+	// that is down. While the primary is down, what it was last known to have is served: see [Log.Age]. Close the log
 	// before the pools.
 	Standbys []*pgxpool.Pool
 }

@@ -186,7 +186,7 @@ func TestSnapshotFromStandbyThatLags(t *testing.T) {
 }
 
 // A standby that is killed, or hangs, is done without, and used again when it is back.
-func TestStandbyThatIsAway(t *testing.T) {
+func TestStandbyThatIsDown(t *testing.T) {
 	t.Parallel()
 	primary, standbys, l, server := readingStandbys(t, 1)
 	primary.Exec("alter system set synchronous_standby_names = ''", "select pg_reload_conf()")

@@ -240,7 +240,7 @@ func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer 
 	return a
 }
 
-// setAge says how old the answer is if the primary database is away and the answer is what it was last known to have.
+// setAge says how old the answer is if the primary database is down and the answer is what it was last known to have.
 func (s *Source) setAge(h http.Header) {
 	if age := s.log.Age(); age > 0 {
 		h.Set("Age", strconv.FormatInt(int64(age/time.Second)+1, 10))
