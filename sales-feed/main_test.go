@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -80,6 +81,10 @@ func TestSettings(t *testing.T) {
 		if strings.Count(out.String(), "\n") != 2 {
 			t.Errorf("%s: %s", app, &out)
 		}
+	}
+	err := run(t.Context(), nil, map[string]string{"DATABASE_READ_URL": "postgres://db2/sales"}, io.Discard)
+	if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), "DATABASE_READ_URL") {
+		t.Errorf("standbys of a private database: %v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -30,8 +31,20 @@ type Location struct {
 // Locate finds the cursor. Places has, as far as the feed contains them, the cursor's position, the given positions,
 // and the last and the third last multiple of size. Locate returns nothing that a failover could take away. It returns
 // [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] while the database has something that is
-// erased.
+// erased. If a standby of [Options] answers, the head is the one that this process knows.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) (err error) {
+		at, err = l.locateAt(ctx, conn, name, head, cursor, false, size, positions...)
+		return err
+	}, func() (err error) {
+		at, err = l.LocateAtPrimary(ctx, name, cursor, size, positions...)
+		return err
+	})
+	return at, err
+}
+
+// LocateAtPrimary is [Log.Locate] without standbys.
+func (l *Log) LocateAtPrimary(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.withListApplied(ctx, func() (err error) {
 		at, err = l.locate(ctx, l.pool, name, cursor, size, positions)
 		return err
@@ -54,8 +67,24 @@ func (l *Log) lasts(ctx context.Context, name string, at *Location) error {
 	return l.durable(ctx, name, at.Head.Position)
 }
 
-// locate uses one statement, which sees one snapshot of the database.
 func (l *Log) locate(ctx context.Context, db querier, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
+	at, recovering, err := l.places(ctx, db, name, cursor, size, positions)
+	if err != nil {
+		return nil, err
+	}
+	place, known := at.Places[cursor.Position]
+	at.Known = cursor.Position == 0 || known && cursor.Position <= at.Head.Position && cursor.Matches(place.Digest)
+	if t := l.Remembered(name); recovering && (!at.Known || t != nil && at.Head.Position < t.Position) {
+		return nil, ErrBehind
+	}
+	return at, nil
+}
+
+// places returns a location without Known, and whether the database is a standby. It uses one statement, which sees one
+// snapshot of the database.
+func (l *Log) places(
+	ctx context.Context, db querier, name string, cursor feed.Cursor, size int64, positions []int64,
+) (at *Location, recovering bool, err error) {
 	rows, err := db.Query(ctx, `
 		select f.position, f.digest, f.erasures, f.compaction, f.listed, f.is_whole, pg_is_in_recovery(), e.position, e.digest, e.updated
 		  from feed_head f left join lateral (
@@ -63,21 +92,16 @@ func (l *Log) locate(ctx context.Context, db querier, name string, cursor feed.C
 		        where feed = $1 and position = any ($3::bigint[] || array[$4, f.position / $2 * $2, (f.position / $2 - 2) * $2])) e on true
 		 where f.name = $1`, name, size, positions, cursor.Position)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	head, listed, recovering, places, err := collectPlaces(rows)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, false, err
 	case !l.follows(listed):
-		return nil, ErrUnapplied
+		return nil, false, ErrUnapplied
 	}
-	at, known := places[cursor.Position]
-	known = cursor.Position == 0 || known && cursor.Position <= head.Position && cursor.Matches(at.Digest)
-	if t := l.Remembered(name); recovering && (!known || t != nil && head.Position < t.Position) {
-		return nil, ErrBehind
-	}
-	return &Location{*head, known, places}, nil
+	return &Location{Head: *head, Places: places}, recovering, nil
 }
 
 func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, places map[int64]Place, err error) {
@@ -109,18 +133,29 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 func (l *Log) Entries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64,
 ) (entries []feed.Entry, compaction Compaction, err error) {
-	return entries, compaction, l.withListApplied(ctx, func() (err error) {
-		entries, err = l.readEntries(ctx, name, from, to, erasures, &compaction)
+	read := func(ctx context.Context, db querier) (err error) {
+		entries, err = l.readEntries(ctx, db, name, from, to, erasures, &compaction)
 		return err
-	})
+	}
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		if _, err := l.locateAt(ctx, conn, name, head, to, false, 1); err != nil {
+			return err
+		}
+		err := read(ctx, conn)
+		if err == nil && compaction != head.Compaction { // since it was located
+			err = ErrChanged
+		}
+		return err
+	}, func() error { return l.withListApplied(ctx, func() error { return read(ctx, l.pool) }) })
+	return entries, compaction, err
 }
 
 func (l *Log) readEntries(
-	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
+	ctx context.Context, db querier, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
 ) ([]feed.Entry, error) {
 	// PostgreSQL keeps a plan only if it guesses the same rows for any values: it looks into no (select $2), and the limit
 	// is in the text. It would make one for each page of a long log, which takes longer than to read the page.
-	rows, err := l.pool.Query(ctx, `
+	rows, err := db.Query(ctx, `
 		select `+entryColumns+`, (select erasures from feed where name = $1), (select compaction from feed_head where name = $1), `+supersededBy+`
 		  from feed_entry as e where feed = $1 and position > (select $2::bigint) and position <= (select $3::bigint)
 		 order by position limit `+strconv.Itoa(feed.MaxPageSize), name, from, to.Position)
@@ -184,20 +219,35 @@ const maxVersionBytes = 4 << 20
 // Versions returns at most limit entries of one entity, newest first, or none, and fewer if their payloads have many
 // megabytes. It returns nothing that a failover could take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
-	err = l.withListApplied(ctx, func() (err error) {
-		entries, err = l.readVersions(ctx, name, id, limit)
+	read := func(ctx context.Context, db querier) (err error) {
+		entries, err = l.readVersions(ctx, db, name, id, limit)
+		return err
+	}
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		if _, err := l.locateAt(ctx, conn, name, head, feed.Cursor{}, false, 1); err != nil {
+			return err
+		}
+		if err := read(ctx, conn); err != nil {
+			return err
+		}
+		if len(entries) == 0 || entries[0].Position > head.Position {
+			return errNotThere
+		}
+		return nil
+	}, func() error {
+		err := l.withListApplied(ctx, func() error { return read(ctx, l.pool) })
+		if err == nil && len(entries) > 0 {
+			err = l.durable(ctx, name, entries[0].Position)
+		} else if err == nil { // it may have yet to be restored
+			_, err = l.look(ctx, l.pool)
+		}
 		return err
 	})
-	if err == nil && len(entries) > 0 {
-		err = l.durable(ctx, name, entries[0].Position)
-	} else if err == nil { // it may have yet to be restored
-		_, err = l.look(ctx, l.pool)
-	}
 	return entries, err
 }
 
-func (l *Log) readVersions(ctx context.Context, name string, id uuid.UUID, limit int) ([]feed.Entry, error) {
-	rows, err := l.pool.Query(ctx, `select `+entryColumns+`, (select listed from feed where name = $1)
+func (l *Log) readVersions(ctx context.Context, db querier, name string, id uuid.UUID, limit int) ([]feed.Entry, error) {
+	rows, err := db.Query(ctx, `select `+entryColumns+`, (select listed from feed where name = $1)
 		  from (select *, coalesce(sum(octet_length(payload)) over (order by version desc rows between unbounded preceding and 1 preceding), 0) as newer
 		          from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3) as e
 		 where newer < $4 order by version desc`, name, id, limit, maxVersionBytes)

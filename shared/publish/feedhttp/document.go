@@ -319,6 +319,7 @@ func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", noCache(s.Private))
+	s.setAge(w.Header())
 	if web.PrefersHTML(r) {
 		page := s.look()
 		page.Title, page.Alternates, page.Data = "Feeds", s.discovery(), list

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -239,6 +240,13 @@ func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer 
 	return a
 }
 
+// setAge says how old the answer is if the primary database is down and the answer is what it was last known to have.
+func (s *Source) setAge(h http.Header) {
+	if age := s.log.Age(); age > 0 {
+		h.Set("Age", strconv.FormatInt(int64(age/time.Second)+1, 10))
+	}
+}
+
 // forget drops the resources and documents of earlier epochs.
 func (s *Source) forget(epoch int) {
 	if s.epoch.Swap(int64(epoch)) != int64(epoch) {
@@ -269,6 +277,9 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	}
 	h := w.Header()
 	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, a.etag, a.cacheControl
+	if !a.final {
+		s.setAge(h)
+	}
 	if a.lastModified != nil {
 		h["Last-Modified"] = a.lastModified
 	}

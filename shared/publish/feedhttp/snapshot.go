@@ -41,6 +41,7 @@ func (s *Source) serveSnapshot(w http.ResponseWriter, r *http.Request, res *reso
 	}
 	h := w.Header()
 	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, []string{tag}, []string{noCache(s.Private || res.Personal)}
+	s.setAge(h)
 	if (doc == nil || !doc.spoiled) && notModified(r.Header, &answer{tag: tag}) {
 		res.notModified.Inc()
 		web.NotModified(w)
