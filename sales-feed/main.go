@@ -38,7 +38,7 @@ made later by SQL: select feed_create('invoices'). It appends what attached tabl
 makes the tables of the feeds if they are missing. If its role may not make or use them, it prints the SQL for their owner
 and ends with exit code 3.
 
-republish appends every order or customer to its feed anew; see sales-feed republish --help.
+republish appends every order or customer to its feed again; see sales-feed republish --help.
 
 Both apps take an Idempotency-Key with POST: for IDEMPOTENCY_KEY_AGE the same request with the same key gets the first answer again, and
 nothing is done twice. After that the key is forgotten.
@@ -93,7 +93,7 @@ func runApp[S any](
 
 const republishHelp = `Usage: sales-feed republish [--rate 100] [--after ID] FEED
 
-Appends every entity of the feed orders or customers anew, as it is now, with its next version. Use it after the contract
+Appends every entity of the feed orders or customers again, as it is now, with its next version. Use it after the contract
 got a member that older entries lack. The app goes on meanwhile; both need the same DATABASE_URL, and for customers the
 same ERASED_FILE. With a private PostgreSQL, stop the app first. An app of which a table is attached to a feed calls
 select feed_backfill('FEED') instead.

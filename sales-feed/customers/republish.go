@@ -12,7 +12,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// Republish appends every customer anew, at most rate a second, those after an id.
+// Republish appends every customer again, at most rate a second, those after an id.
 func Republish(ctx context.Context, settings Settings, stdout io.Writer, rate int, after uuid.UUID) error {
 	return source.App{Service: shell, Erasures: Erasures(settings)}.Republish(ctx, settings.Settings, stdout, source.Republishing{
 		Feed: customer.Feed, Table: "customer", Rate: rate, After: after, Again: again,

@@ -13,7 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/publish"
 )
 
-// Republish appends every order anew, at most rate a second, those after an id.
+// Republish appends every order again, at most rate a second, those after an id.
 func Republish(ctx context.Context, settings Settings, stdout io.Writer, rate int, after uuid.UUID) error {
 	return source.App{Service: shell}.Republish(ctx, settings.Settings, stdout, source.Republishing{
 		Feed: order.Feed, Table: "orders", Rate: rate, After: after, Again: again,

@@ -17,7 +17,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 
-// A Republishing appends every entity of a feed anew, such as after its contract got a member that older entries lack.
+// A Republishing appends every entity of a feed again, such as after its contract got a member that older entries lack.
 type Republishing struct {
 	Feed  string
 	Table string    // that has the entities, by the column id
