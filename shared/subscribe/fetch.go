@@ -19,6 +19,7 @@ type fetcher struct {
 	*target
 	state  *state
 	client *feedclient.Client
+	schema seenSchema
 
 	mu   sync.Mutex
 	size pageSize
@@ -62,6 +63,9 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 			}
 			if err == nil && answer.Self != "" {
 				fr.state.publishedAt(answer.Self)
+			}
+			if err == nil {
+				err = fr.meetNeeds(ctx, r, answer)
 			}
 			select {
 			case pages <- fetched{r, answer, err}:

@@ -80,6 +80,7 @@ func realSource(t *testing.T, personal, compacted bool) (http.Handler, func(ctx 
 	}
 	engine := feedhttp.New(log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: "things", Title: "Things", Text: "Things.", ID: "tag:example.com,2026:things", Personal: personal,
+		Schema: []byte(`{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","required":["id"],"properties":{"id":{},"version":{"type":"integer"},"name":{"type":"string"}}}`),
 	})
 	return engine, func(ctx context.Context) error { return add(ctx, next(1000+len(versions), true)) }
 }
@@ -218,27 +219,33 @@ func TestMutants(t *testing.T) {
 		mutant
 		breaks string // the promise
 	}{
-		"a gap":                          {replacing(`\{"position":7,`, `{"position":8,`), "every position once"},
-		"a cursor that is ahead":         {replacing(`"cursor":"320-`, `"cursor":"321-`), "every position once"},
-		"pages that end anywhere":        {asking(func(q map[string][]string) { shorten(q) }), "multiple of its limit"},
-		"next that repeats":              {replacing(`("next":"[^"]*after=)[^&]*`, `${1}0`), "next is the replay after cursor"},
-		"the end is sealed":              {replacing(`"sealed":false`, `"sealed":true`), "is sealed"},
-		"never up to date":               {replacing(`"head":"[^"]*"`, `"head":"1-000000000000"`), "up to date"},
-		"a version twice":                {replacing(`"version":3,`, `"version":2,`), "versions of an entity"},
-		"a time that stands still":       {replacing(`00:00:0[0-9]`, `00:00:00`), "time of an entity"},
-		"times without fractions":        {replacing(`\.000000Z`, `Z`), "time of an entity"},
-		"ids in upper case":              {replacing(`urn:uuid:([0-9a-f]*[a-f][0-9a-f]*)`, `urn:uuid:A$1`), "ids are UUIDs"},
-		"a tombstone with an entity":     {replacing(`"deleted":true`, `"deleted":true,"entity":{}`), "an object as its entity"},
-		"entities as text":               {replacing(`"entity":\{`, `"entity":"","was":{`), "an object as its entity"},
-		"oldest first":                   {asking(func(q map[string][]string) { atLeast(q) }), "newest entries first"},
-		"another version of JSON Feed":   {replacing(`feed.org/version/1.1`, `feed.org/version/1`), "version 1.1"},
-		"Atom lacks tombstones":          {replacing(`(?s)<at:deleted-entry.*</at:deleted-entry>`, ``), "same entries"},
-		"a lost history is not noticed":  {status(http.StatusGone, http.StatusOK), "another history"},
-		"410 without a link":             {header(http.StatusGone, "Link", ""), "another history"},
-		"weak ETags":                     {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", "W/"+a.Header().Get("ETag")) }), "ETags are strong"},
-		"one ETag for all":               {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", `"same"`) }), "ETags differ"},
-		"If-None-Match is ignored":       {mutant{request: func(r *http.Request) { r.Header.Del("If-None-Match") }}, "If-None-Match"},
-		"304 for everything":             {mutant{request: func(r *http.Request) { r.Header.Set("If-None-Match", second(r)) }}, "If-None-Match"},
+		"a gap":                         {replacing(`\{"position":7,`, `{"position":8,`), "every position once"},
+		"a cursor that is ahead":        {replacing(`"cursor":"320-`, `"cursor":"321-`), "every position once"},
+		"pages that end anywhere":       {asking(func(q map[string][]string) { shorten(q) }), "multiple of its limit"},
+		"next that repeats":             {replacing(`("next":"[^"]*after=)[^&]*`, `${1}0`), "next is the replay after cursor"},
+		"the end is sealed":             {replacing(`"sealed":false`, `"sealed":true`), "is sealed"},
+		"never up to date":              {replacing(`"head":"[^"]*"`, `"head":"1-000000000000"`), "up to date"},
+		"a version twice":               {replacing(`"version":3,`, `"version":2,`), "versions of an entity"},
+		"a time that stands still":      {replacing(`00:00:0[0-9]`, `00:00:00`), "time of an entity"},
+		"times without fractions":       {replacing(`\.000000Z`, `Z`), "time of an entity"},
+		"ids in upper case":             {replacing(`urn:uuid:([0-9a-f]*[a-f][0-9a-f]*)`, `urn:uuid:A$1`), "ids are UUIDs"},
+		"a tombstone with an entity":    {replacing(`"deleted":true`, `"deleted":true,"entity":{}`), "an object as its entity"},
+		"entities as text":              {replacing(`"entity":\{`, `"entity":"","was":{`), "an object as its entity"},
+		"oldest first":                  {asking(func(q map[string][]string) { atLeast(q) }), "newest entries first"},
+		"another version of JSON Feed":  {replacing(`feed.org/version/1.1`, `feed.org/version/1`), "version 1.1"},
+		"Atom lacks tombstones":         {replacing(`(?s)<at:deleted-entry.*</at:deleted-entry>`, ``), "same entries"},
+		"a lost history is not noticed": {status(http.StatusGone, http.StatusOK), "another history"},
+		"410 without a link":            {header(http.StatusGone, "Link", ""), "another history"},
+		"weak ETags":                    {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", "W/"+a.Header().Get("ETag")) }), "ETags are strong"},
+		"one ETag for all":              {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", `"same"`) }), "ETags differ"},
+		"If-None-Match is ignored":      {mutant{request: func(r *http.Request) { r.Header.Del("If-None-Match") }}, "If-None-Match"},
+		"304 for everything":            {mutant{request: func(r *http.Request) { r.Header.Set("If-None-Match", second(r)) }}, "If-None-Match"},
+		"a schema of no dialect":        {replacing(`"\$schema":"[^"]*",`, ``), "the schema is of JSON Schema"},
+		"a schema that is none":         {replacing(`"type":"integer"`, `"type":"whole"`), "the schema is of JSON Schema"},
+		"pages that link to no schema": {changing(func(a *httptest.ResponseRecorder) {
+			a.Header().Set("Link", strings.ReplaceAll(a.Header().Get("Link"), "describedby", "related"))
+		}), "pages link to it"},
+		"another schema":                 {replacing(`"required":\["id"\]`, `"required":["title"]`), "meets the schema"},
 		"no Vary":                        {header(http.StatusOK, "Vary", ""), "Vary and Cache-Control"},
 		"nothing is final":               {header(http.StatusOK, "Cache-Control", "no-cache"), "Vary and Cache-Control"},
 		"Last-Modified everywhere":       {header(http.StatusOK, "Last-Modified", "Mon, 30 Nov 2026 00:00:00 GMT"), "Last-Modified"},

@@ -41,6 +41,8 @@ var promises = []promise{
 	{"Snapshots", "no cache answers for a page without asking the source", (*checker).snapshotCaching},
 	{"Snapshots", "a snapshot of another history gets 410, and wrong parameters 400", (*checker).snapshotRefusals},
 	{"Another history", "a cursor of another history gets 410 with a link to start again", (*checker).diverged},
+	{"Schema", "the schema is of JSON Schema 2020-12, has an ETag, and pages link to it", (*checker).schema},
+	{"Schema", "the newest entity meets the schema", (*checker).meetsSchema},
 	{"Waiting", "a request waits only at the head, and no longer than it asked", (*checker).waits},
 	{"Waiting", "a waiting request is answered when an entry is appended", (*checker).wakes},
 	{"Event streams", "the events are the entries, and their ids the cursors", (*checker).stream},

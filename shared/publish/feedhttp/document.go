@@ -67,7 +67,7 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 		}
 	}
 	if r.Schema != nil && r.mediaType != feed.TypeCloudEvents {
-		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: schemaType})
+		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: feed.TypeSchema, ETag: schemaTag(r.Schema)})
 	}
 	return links
 }
@@ -117,6 +117,9 @@ func linkHeader(links []feed.Link) string {
 		values[i] = "<" + l.Href + `>; rel="` + l.Rel + `"`
 		if l.Type != "" {
 			values[i] += `; type="` + l.Type + `"`
+		}
+		if l.ETag != "" {
+			values[i] += "; etag=" + l.ETag
 		}
 	}
 	return strings.Join(values, ", ")
