@@ -17,16 +17,23 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
+	"github.com/edison-cars/data-feeds/subscribers/services"
 )
 
 // A change of a contract breaks no reader: what its feed says from now on is what the released schema lets readers
 // expect, and what the feed has said already, the readers of the new contract still take.
 func TestReleasedSchemas(t *testing.T) {
 	t.Parallel()
-	for file, schema := range map[string]json.RawMessage{
-		"../order/schema.json": order.Schema, "../customer/schema.json": customer.Schema,
-		"../carbuild/schema.json": carbuild.Schema, "../shipment/schema.json": shipment.Schema,
+	for name, schema := range map[string]json.RawMessage{
+		order.Feed: order.Schema, customer.Feed: customer.Schema, carbuild.Feed: carbuild.Schema, shipment.Feed: shipment.Schema,
 	} {
+		file := map[string]string{
+			order.Feed: "../order/schema.json", customer.Feed: "../customer/schema.json",
+			carbuild.Feed: "../carbuild/schema.json", shipment.Feed: "../shipment/schema.json",
+		}[name]
+		for _, lack := range unmet(name, parse(t, schema)) {
+			t.Errorf("%s: %s", file, lack)
+		}
 		released, err := os.ReadFile(file)
 		if err == nil {
 			for _, breach := range breaches("", parse(t, released), parse(t, schema)) {
@@ -127,6 +134,56 @@ func TestChangedView(t *testing.T) {
 	}
 }
 
+// unmet returns the members that services need of a feed, and its schema lacks.
+func unmet(name string, schema object) (list []string) {
+	readers := map[string][]string{}
+	for _, s := range services.All() {
+		for _, f := range s.Feeds {
+			for _, member := range f.Needs {
+				if f.Name == name && !has(schema, strings.ReplaceAll(member, "[]", ".[]")) {
+					readers[member] = append(readers[member], s.Name)
+				}
+			}
+		}
+	}
+	for _, member := range slices.Sorted(maps.Keys(readers)) {
+		list = append(list, fmt.Sprintf("%s is gone, and is needed by %s, which would pause. Change them first.", member, strings.Join(readers[member], ", ")))
+	}
+	return list
+}
+
+// has reports whether a schema of a contract has the member at the path "lines.[].model".
+func has(schema object, path string) bool {
+	if path == "" {
+		return true
+	}
+	if either, ok := schema["anyOf"].([]any); ok {
+		schema = either[0].(object)
+	}
+	name, rest, _ := strings.Cut(path, ".")
+	next, ok := schema["items"].(object)
+	if name != "[]" {
+		properties, _ := schema["properties"].(object)
+		next, ok = properties[name].(object)
+	}
+	return ok && has(next, rest)
+}
+
+func TestUnmet(t *testing.T) {
+	t.Parallel()
+	if list := unmet(order.Feed, parse(t, order.Schema)); list != nil {
+		t.Error(list)
+	}
+	less := bytes.ReplaceAll(bytes.ReplaceAll(order.Schema, []byte(`"currency"`), []byte(`"money"`)), []byte(`"unit_price_cents"`), []byte(`"price"`))
+	want := []string{
+		"currency is gone, and is needed by billing, mailer, which would pause. Change them first.",
+		"lines[].unit_price_cents is gone, and is needed by dashboard, billing, mailer, which would pause. Change them first.",
+	}
+	if list := unmet(order.Feed, parse(t, less)); !slices.Equal(list, want) {
+		t.Errorf("%q, want %q", list, want)
+	}
+}
+
 type object = map[string]any
 
 func parse(t *testing.T, text []byte) (o object) {
@@ -193,8 +250,8 @@ func breaches(path string, before, after object) (list []string) {
 		}
 		if next, ok := now[name].(object); ok {
 			list = append(list, breaches(at, properties[name].(object), next)...)
-		} else {
-			list = append(list, at+" is gone. Readers need it: keep it, say in the contract that it is deprecated, and remove it when no reader needs it.")
+		} else if properties[name].(object)["deprecated"] != true {
+			list = append(list, at+` is gone. Readers may need it: keep it with the tag deprecated:"true", release that, and remove it when no reader needs it.`)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
@@ -215,6 +272,7 @@ func TestBreaches(t *testing.T) {
 		S     string `json:"s" check:"a|b"`
 		Lines []Line `json:"lines" check:"1..2"`
 		Old   *int   `json:"old" check:"1..2"`
+		Worn  int    `json:"worn" check:"1..2" deprecated:"true"`
 	}
 	of := func(c *contract.Contract) object { return parse(t, c.Schema("thing")) }
 	type same struct {

@@ -26,6 +26,7 @@ const (
 	TypeHTML     = "text/html"
 	TypeEvents   = "text/event-stream"
 	TypeProblem  = "application/problem+json"
+	TypeSchema   = "application/schema+json"
 	// TypeCloudEvents is the JSON batch format of CloudEvents 1.0.
 	TypeCloudEvents = "application/cloudevents-batch+json"
 )
@@ -116,6 +117,7 @@ type Link struct {
 	Rel  string
 	Href string // absolute
 	Type string // media type of what it leads to; may be empty
+	ETag string // entity tag of what it leads to, as far as its source says it; may be empty
 }
 
 // A Description says what a feed is, and turns its entries into words.

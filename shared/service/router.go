@@ -102,7 +102,7 @@ func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Descrip
 		Trace: way, PublicURL: r.PublicURL, Author: "Edison Cars", Brand: webserver.Brand, Name: r.title, Nav: nav,
 		MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits, Logger: r.Logger,
 	}, feeds...)
-	paths := []string{"/feeds", "/problems/history-diverged"}
+	paths := []string{"/feeds", "/problems/history-diverged", "/problems/page-too-large"}
 	for _, of := range []string{"/feeds/:feed", "/feeds/:feed/views/:view"} {
 		paths = append(paths, of, of+"/newer", of+"/jump", of+"/:id")
 	}

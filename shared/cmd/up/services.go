@@ -258,7 +258,7 @@ func (c *company) settings(s service) []string {
 func (c *company) environ(s service) []string {
 	var list []string
 	for k, v := range c.env {
-		if !slices.Contains([]string{"DATABASE_URL", "DATA_DIR", "PUBLIC_URL"}, k) {
+		if !slices.Contains([]string{"DATABASE_URL", "DATABASE_READ_URL", "DATA_DIR", "PUBLIC_URL"}, k) {
 			list = append(list, k+"="+v)
 		}
 	}
@@ -286,8 +286,14 @@ func (c *company) byHand(s service) string {
 	if wd, err := os.Getwd(); err != nil || wd != c.root {
 		words = append(words, "cd", quote(c.root), "&&")
 	}
-	if _, ok := c.env["DATABASE_URL"]; ok {
-		words = append(words, "env", "-u", "DATABASE_URL")
+	var unset []string
+	for _, k := range []string{"DATABASE_URL", "DATABASE_READ_URL"} {
+		if _, ok := c.env[k]; ok {
+			unset = append(unset, "-u", k)
+		}
+	}
+	if unset != nil {
+		words = append(append(words, "env"), unset...)
 	}
 	for _, kv := range set {
 		k, v, _ := strings.Cut(kv, "=")

@@ -76,6 +76,15 @@ var tests = []test{
 		}
 		return nil
 	}},
+	{"pages that are too large", func(c *copying) error {
+		c.put(numbers(1500, 700)...)
+		c.most = 130
+		if err := c.equal(); err != nil {
+			return err
+		}
+		c.put(numbers(300, 400)...)
+		return c.equal()
+	}},
 	{"it is killed while it reads a snapshot", func(c *copying) error {
 		c.put(numbers(4000, 3500)...)
 		for range 3 {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"regexp"
 	"slices"
 	"strings"
 )
@@ -71,69 +70,6 @@ func (c *checker) list() error {
 	}
 	if _, view, _ := c.name(); view != "" && !slices.ContainsFunc(f.Views, func(v listedView) bool { return v.View == view }) {
 		return fmt.Errorf("the list of feeds lacks the view %s of %s", view, f.Feed)
-	}
-	return nil
-}
-
-// declaresSchema reports whether the list of feeds has a schema of what is checked.
-func (c *checker) declaresSchema() (bool, error) {
-	f, err := c.listed()
-	if err != nil {
-		return false, err
-	}
-	schema := f.Schema
-	if _, view, _ := c.name(); view != "" {
-		for _, v := range f.Views {
-			if v.View == view {
-				schema = v.Schema
-			}
-		}
-	}
-	return schema != nil, nil
-}
-
-func (c *checker) schema() error {
-	declared, err := c.declaresSchema()
-	if err != nil {
-		return err
-	}
-	if !declared {
-		if err := c.status(http.StatusNotFound, "/schema"); err != nil {
-			return err
-		}
-		return skipError("the feed declares no schema")
-	}
-	a, err := c.get("/schema")
-	if err == nil {
-		err = a.want(http.StatusOK)
-	}
-	if err != nil {
-		return err
-	}
-	tag := a.header.Get("ETag")
-	if a.mediaType() != "application/schema+json" || !regexp.MustCompile(`^"[^"]+"$`).MatchString(tag) {
-		return fmt.Errorf("%s is %s with the ETag %s", a.asked, a.mediaType(), tag)
-	}
-	if err := c.status(http.StatusNotModified, "/schema", "If-None-Match", tag); err != nil {
-		return err
-	}
-	p, err := c.page("?limit=1")
-	if err != nil {
-		return err
-	}
-	if link := p.answer.link("describedby"); !strings.HasSuffix(link, "/schema") {
-		return fmt.Errorf("%s has the link describedby %q", p.answer.asked, link)
-	}
-	var schema struct {
-		Dialect    string `json:"$schema"`
-		Properties map[string]json.RawMessage
-		Required   []string
-	}
-	if err := json.Unmarshal(a.body, &schema); err != nil {
-		return fmt.Errorf("%s is no JSON Schema: %w", a.asked, err)
-	}
-	if schema.Dialect != "" && !strings.Contains(schema.Dialect, "/2020-12/") {
-		return fmt.Errorf("%s is of the dialect %s", a.asked, schema.Dialect)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 		}
 	}
 	if r.Schema != nil && r.mediaType != feed.TypeCloudEvents {
-		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: schemaType})
+		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: feed.TypeSchema, ETag: schemaTag(r.Schema)})
 	}
 	return links
 }
@@ -117,6 +117,9 @@ func linkHeader(links []feed.Link) string {
 		values[i] = "<" + l.Href + `>; rel="` + l.Rel + `"`
 		if l.Type != "" {
 			values[i] += `; type="` + l.Type + `"`
+		}
+		if l.ETag != "" {
+			values[i] += "; etag=" + l.ETag
 		}
 	}
 	return strings.Join(values, ", ")
@@ -175,6 +178,17 @@ type shownEntry struct {
 
 // Short returns the end of the entity's id.
 func (e shownEntry) Short() string { return web.Short(e.ID) }
+
+// maxShown is how many bytes of an entity a page shows.
+const maxShown = 32 << 10
+
+// Beginning returns the beginning of an entity that is too long for the page, or "".
+func (e shownEntry) Beginning() string {
+	if len(e.Entity) <= maxShown {
+		return ""
+	}
+	return strings.ToValidUTF8(string(e.Entity[:maxShown]), "")
+}
 
 // Kind returns a word for what the entry did.
 func (e shownEntry) Kind() string { return kindOf(e.Entry) }
@@ -324,6 +338,7 @@ func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", noCache(s.Private))
+	s.setAge(w.Header())
 	if web.PrefersHTML(r) {
 		page := s.look()
 		page.Title, page.Alternates, page.Data = "Feeds", s.discovery(), list

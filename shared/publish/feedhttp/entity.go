@@ -100,6 +100,7 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 		w.Header().Set("ETag", tag)
 	}
 	w.Header().Set("Cache-Control", control)
+	s.setAge(w.Header())
 	switch {
 	case body == nil:
 		web.NotModified(w)

@@ -85,6 +85,9 @@ func TestSetFeeds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if _, _, header := get(sealed, http.StatusOK); !strings.Contains(header.Get("Link"), `; type="application/schema+json"; etag=`+tag) {
+		t.Errorf("a page does not say which schema there is, %s: %v", tag, header)
+	}
 	req.Header.Set("If-None-Match", tag)
 	if resp, err := http.DefaultClient.Do(req); err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusNotModified {
 		t.Error("the same schema again:", resp, err)

@@ -182,7 +182,7 @@ func (s *Source) pageOfEntity(ctx context.Context, r *request, id uuid.UUID) (st
 }
 
 func (s *Source) locatePlaces(ctx context.Context, r *request, positions ...int64) (*publish.Location, error) {
-	at, err := s.log.Locate(ctx, r.inLog, feed.Cursor{}, feed.PageSize, positions...)
+	at, err := s.log.LocateAtPrimary(ctx, r.inLog, feed.Cursor{}, feed.PageSize, positions...)
 	if err != nil {
 		return nil, fmt.Errorf("find positions %v of feed %s: %w", positions, r.Name, err)
 	}

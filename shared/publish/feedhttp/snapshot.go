@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -40,6 +41,7 @@ func (s *Source) serveSnapshot(w http.ResponseWriter, r *http.Request, res *reso
 	}
 	h := w.Header()
 	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, []string{tag}, []string{noCache(s.Private || res.Personal)}
+	s.setAge(h)
 	if (doc == nil || !doc.spoiled) && notModified(r.Header, &answer{tag: tag}) {
 		res.notModified.Inc()
 		web.NotModified(w)
@@ -62,6 +64,8 @@ func (s *Source) snapshot(ctx context.Context, res *resource) (*cached, error) {
 	defer cancel()
 	found, err := s.log.Entities(reading, r.inLog, r.cursor, r.from, int(r.limit))
 	switch {
+	case errors.Is(err, publish.ErrTooLarge):
+		return nil, s.tooLarge(r)
 	case err != nil:
 		return nil, fmt.Errorf("read the snapshot of feed %s: %w", r.Name, err)
 	case !found.Known:
