@@ -311,22 +311,24 @@ func (r *resyncer) lostIDs(ctx context.Context) ([]uuid.UUID, error) {
 // end, their older versions are looked up before the resync ends.
 var errRefusedAgain = errors.New("an entity of the lost end has come again and is refused")
 
-// cameAgain returns the entities of the lost end that have come again, so that they were not looked up.
-func (r *resyncer) cameAgain(ctx context.Context, lost feed.Cursor) (map[uuid.UUID]bool, error) {
+// cameAgain returns the positions of the entities of the lost end that have come again, so that they were not looked up.
+func (r *resyncer) cameAgain(ctx context.Context, lost feed.Cursor) (map[uuid.UUID]int64, error) {
 	if lost.IsStart() {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	rows, err := r.pool.Query(ctx, `
-		select id from resynced_entity
+		select id, position from resynced_entity
 		 where service = $1 and feed = $2 and not bad and entity is not null and position > $3
 		       and id in (select unnest(ids) from copied_page where service = $1 and feed = $2 and position > $3)`, r.service, r.Name, lost.Position)
 	if err != nil {
 		return nil, err
 	}
-	again, id := map[uuid.UUID]bool{}, uuid.UUID{}
-	_, err = pgx.ForEachRow(rows, []any{&id}, func() error { again[id] = true; return nil })
+	again := map[uuid.UUID]int64{}
+	var id uuid.UUID
+	var position int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &position}, func() error { again[id] = position; return nil })
 	return again, err
 }
 

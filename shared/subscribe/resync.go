@@ -279,7 +279,7 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			}
 			refused = nil
 			for _, b := range bad {
-				if again[b.ID] {
+				if again[b.ID] == b.Position && b.Position > 0 {
 					refused = append(refused, b.ID)
 				}
 			}
