@@ -750,6 +750,57 @@ func TestHalfCharacter(t *testing.T) {
 	refused(t, pool, `insert into doc values (1, '"\ud800"')`, "22P02", "json")
 }
 
+// A column of type json may have what is no text, as half a character. Then its row cannot be an entry, but it can be mended and
+// deleted, and where the column is not published, it is in the way of nothing.
+func TestRowsThatCannotBeDecoded(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"commit", "staged"} {
+		for bad, code := range map[string]string{`"\ud83d"`: "22P02", `{"\ude00\ud83d":1}`: "22P02", `"a\u0000"`: "22P05"} {
+			pool := database(t)
+			backfill := func(name, refused string) {
+				for more := true; more; {
+					if err := pool.QueryRow(t.Context(), `select feed_backfill_step($1) is not null and (select finished_at is null from feed_backfill where feed = $1)`, name).Scan(&more); err != nil {
+						t.Fatal(mode, bad, err)
+					}
+				}
+				exec(t, pool, `select feed_move($1)`, name)
+				var got string
+				if err := pool.QueryRow(t.Context(), `select refused::text from feed_backfill where feed = $1`, name).Scan(&got); err != nil || got != refused {
+					t.Errorf("%s, %s: of %s, these are refused: %s, %v", mode, bad, name, got, err)
+				}
+			}
+			for _, name := range []string{"whole", "part"} {
+				exec(t, pool, `create table `+name+` (w text not null unique, v json, id int);
+					insert into `+name+` values ('a', '`+bad+`', 1), ('b', '{"C:\\users": "\u00e4"}', 2), ('c\u', '`+bad+`', 3);
+					select feed_create('`+name+`')`)
+			}
+			exec(t, pool, `select feed_attach('whole', 'whole', 'w', mode => $1), feed_backfill('whole')`, mode)
+			exec(t, pool, `select feed_attach('part', 'part', 'w', '{id}', $1), feed_backfill('part')`, mode)
+
+			backfill("whole", `{a,"c\\u"}`)
+			refused(t, pool, `insert into whole values ('d', '`+bad+`', 4)`, code, "")
+			refused(t, pool, `update whole set id = 4 where w = 'a'`, code, "")
+			exec(t, pool, `delete from whole where w = 'c\u'; update whole set v = '1', w = 'A' where id = 1; select feed_move('whole')`)
+			backfill("whole", `{a,"c\\u"}`)
+			wantSays(t, pool, "whole", `1 {"w":"b","v":{"C:\\users": "\u00e4"},"id":2}`, `1 {"w":"A","v":1,"id":1}`)
+
+			backfill("part", `{}`)
+			exec(t, pool, `insert into part values ('d', '`+bad+`', 4); select feed_move('part')`)
+			exec(t, pool, `update part set id = 5 where w = 'd'; select feed_move('part')`)
+			exec(t, pool, `begin; update part set id = 6 where w = 'd'; update part set id = 7 where w = 'd'; commit; select feed_move('part')`)
+			exec(t, pool, `update part set v = ' 1' where w = 'd'; select feed_move('part')`)
+			exec(t, pool, `update part set v = '`+bad+`', w = '\u' where w = 'd'; select feed_move('part')`)
+			exec(t, pool, `delete from part where w = '\u'; select feed_move('part')`)
+			exec(t, pool, `select feed_backfill('part')`)
+			backfill("part", `{}`)
+			if got := says(t, pool, "part"); len(got) != 9 || !slices.Equal(got[:3], []string{`1 {"id":1}`, `1 {"id":2}`, `1 {"id":3}`}) ||
+				!slices.Equal(got[3:6], []string{`1 {"id":4}`, `2 {"id":5}`, `3 {"id":7}`}) || got[8] != "2 deleted" {
+				t.Errorf("%s, %s: part says %q", mode, bad, got)
+			}
+		}
+	}
+}
+
 // While somebody holds a feed, as a commit does that waits for a standby, the mover waits, too, and reports no fault.
 func TestMoverWhileAFeedIsLocked(t *testing.T) {
 	t.Parallel()

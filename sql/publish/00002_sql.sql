@@ -343,14 +343,27 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_current is the row that has the key now, as JSON, or null.
-create function feed_current(relation regclass, key_column name, key text) returns json
+-- feed_state gives the expression for a row of a table as JSON, with nulls for what is not published: that may have what cannot be
+-- decoded, as half a character.
+create function feed_state(relation regclass, columns text[], row_name text) returns text
+language sql stable as $$
+    select '(select row_to_json(feed_row.*) from (select '
+           || string_agg(format(case when attname = any (columns) then row_name || '.%I' else 'null as %I' end, attname), ', ' order by attnum)
+           || ') as feed_row)'
+      from pg_attribute where attrelid = relation and attnum > 0 and not attisdropped;
+$$;
+-- +goose StatementEnd
+
+-- +goose StatementBegin
+-- feed_current is the row that has the key now, as feed_state gives it, or null.
+create function feed_current(relation regclass, key_column name, columns text[], key text) returns json
 language plpgsql set row_security = off as $$
 declare
     state json;
 begin
-    execute format('select row_to_json(feed_current_row) from %s as feed_current_row where %I = %L', relation, key_column, key) into state;
-    return case when state ->> key_column = key then state end; -- another key may be equal by its collation
+    execute format('select %s from %s as t where t.%I = %L and t.%3$I::text collate "C" = %4$L', -- another key may be equal by its collation
+        feed_state(relation, columns, 't'), relation, key_column, key) into state;
+    return state;
 end
 $$;
 -- +goose StatementEnd
@@ -362,7 +375,7 @@ create function feed_note(relation regclass, args text[], key text) returns void
 language plpgsql as $$
 declare
     id   uuid := feed_uuid(args[0], key);
-    body bytea := feed_payload(feed_render(feed_current(relation, args[1], key), args[3:]));
+    body bytea := feed_payload(feed_render(feed_current(relation, args[1], args[3:], key), args[3:]));
 begin
     if args[2] = 'commit' then
         perform feed_collect(args[0], id, body, false);
@@ -386,11 +399,13 @@ create function feed_change() returns trigger
 language plpgsql security definer
 set timezone = 'UTC' set datestyle = 'ISO' set extra_float_digits = 1 set intervalstyle = 'postgres' set bytea_output = 'hex' as $$
 declare
-    state json;
-    was   text;
-    key   text;
-    id    uuid;
-    body  bytea;
+    state     json;
+    state_was json;
+    plain     boolean; -- nothing of the state is escaped by number
+    was       text;
+    key       text;
+    id        uuid;
+    body      bytea;
 begin
     if current_setting('session_replication_role') = 'replica' then
         if exists (select from pg_subscription_rel where srrelid = 'feed_entry'::regclass) then
@@ -399,10 +414,20 @@ begin
     end if;
     if tg_op <> 'DELETE' then
         state := row_to_json(new);
-        key := state ->> tg_argv[1];
+        plain := strpos(state::text, E'\\u') = 0;
+        if plain then
+            key := state ->> tg_argv[1];
+        else -- perhaps it cannot be decoded
+            execute format('select ($1).%I::text, ', tg_argv[1]) || feed_state(tg_relid, tg_argv[3:], '($1)') into key, state using new;
+        end if;
     end if;
     if tg_op <> 'INSERT' then
-        was := row_to_json(old) ->> tg_argv[1];
+        state_was := row_to_json(old);
+        if strpos(state_was::text, E'\\u') = 0 then
+            was := state_was ->> tg_argv[1];
+        else
+            execute format('select ($1).%I::text', tg_argv[1]) into was using old;
+        end if;
         if was <> key then
             perform feed_note(tg_relid, tg_argv, was);
         end if;
@@ -411,14 +436,14 @@ begin
     if tg_argv[2] = 'staged' then
         insert into feed_staged (feed, key, payload)
         select name, key, case
-                   when octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:]
+                   when plain and octet_length(state::text) < 1000 and array(select json_object_keys(state)) = tg_argv[3:]
                    then convert_to(state::text, 'UTF8') -- the usual case, without two calls
                    else feed_payload(feed_render(state, tg_argv[3:])) end
           from feed where name = tg_argv[0] and (erasures = 0 or not feed_is_erased(name, feed_uuid(name, key)))
         on conflict do nothing;
     else
         id := feed_uuid(tg_argv[0], key); -- not in the statement: PostgreSQL would plan that each time
-        if octet_length(state::text) < 1000 and strpos(state::text, E'\\u') = 0 and array(select json_object_keys(state)) = tg_argv[3:] then
+        if plain and octet_length(state::text) < 1000 and array(select json_object_keys(state)) = tg_argv[3:] then
             body := convert_to(state::text, 'UTF8');
         else
             body := feed_payload(feed_render(state, tg_argv[3:]));
@@ -618,21 +643,21 @@ begin
     begin
         execute format($q$
         with locked as (
-            select %1$I::text as key, row_to_json(feed_backfill_row) as state from %2$s as feed_backfill_row where %1$I = any ($1::%3$s[]) for share skip locked),
+            select t.%1$I::text as key, %4$s as state from %2$s as t where t.%1$I = any ($1::%3$s[]) for share of t skip locked),
         pending as (
             insert into feed_pending (feed, entity_id, payload, first)
             select $2, id, feed_payload(feed_render(state, $3)), row_number() over () = 1 from locked, feed_uuid($2, key) as id
              where (select salt is null from feed_entry where feed = $2 and entity_id = id order by version desc limit 1) is not true)
-        select array(select key from locked)$q$, a.key, a.relation, type)
+        select array(select key from locked)$q$, a.key, a.relation, type, feed_state(a.relation, a.columns, 't'))
            into done using keys, feed_name, a.columns;
-    exception when program_limit_exceeded or untranslatable_character then -- one of them: fewer until it is alone
+    exception when program_limit_exceeded or data_exception then -- one of them: fewer until it is alone
         if max_rows > 1 then
             return feed_backfill_step(feed_name, max_rows / 2);
         end if;
         bad := keys;
     end;
     update feed_backfill set after = case when cardinality(keys) > 0 then b.after end, rows = rows + cardinality(done), refused = refused || bad,
-           error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || ' rows cannot be entries, as they are too large, too deep, or have half a character: see refused' end,
+           error = case when cardinality(refused || bad) > 0 then cardinality(refused || bad) || E' rows cannot be entries, as they are too large, too deep, or have \\u0000 or half a character: see refused' end,
            later = case when cardinality(keys) > 0 then array(select unnest(b.later) except select unnest(done || bad)) else '{}' end,
            finished_at = case when cardinality(keys) = 0 then clock_timestamp() end
      where feed = feed_name;
