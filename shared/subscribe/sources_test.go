@@ -2,14 +2,19 @@ package subscribe
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"io"
 	"maps"
+	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/edison-cars/data-feeds/shared/dev/exectest"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/sql"
 )
@@ -315,5 +320,79 @@ func TestSourcesAtTheSameTime(t *testing.T) {
 	mixed := count(t, pool, `select count(*) from thing join entity_owner using (id) join rejected_entry on entity_id = id and split_part(rejected_entry.feed, '@', 2) = source`)
 	if mixed != 0 {
 		t.Errorf("%d entities are rejected of their owners", mixed)
+	}
+}
+
+// A process with two sources is killed while it copies, and a source is then removed and forgotten.
+func TestServiceOfTwoSources(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "processes")
+	eu, us, pool := newSource(t), newSource(t), pgtest.New(t, sql.Migrations("subscribe"), thingMigrations)
+	eu.put(t, 1, 60)
+	us.put(t, 101, 160)
+	two := "eu=" + eu.feedURL() + " us=" + us.feedURL()
+	env := map[string]string{"DATABASE_URL": pgtest.URL(pool), "FEED_URL_THINGS": two, "POLL_THINGS": "@every 1s", "PAGE_SIZE": "5"}
+	first := exectest.Self(t, env)
+	eventually(t, "some things are there", func() bool { return count(t, pool, `select count(*) from thing`) > 10 })
+	signal(t, first, syscall.SIGKILL)
+	url, stop, _ := start(t, env)
+	has(t, pool, 120)
+	eventually(t, "it is ready", func() bool { return status(t, url+"/readyz") == 200 })
+	wantUnion(t, pool, eu, us)
+
+	resp, text := get(t, url+"/api/things", "application/json")
+	if head := resp.Header.Values("Datafeed-Copy"); len(head) != 2 || !strings.HasPrefix(head[1], "things; source=us; state=fresh;") {
+		t.Errorf("%s with %q", text, head)
+	}
+	var list []Status
+	if _, text := get(t, url+"/subscriptions", "application/json"); json.Unmarshal([]byte(text), &list) != nil || len(list) != 2 || list[0].Feed != "things@eu" || list[1].URL != us.feedURL() {
+		t.Errorf("the subscriptions are %s", text)
+	}
+	if resp, page := get(t, url+"/subscriptions/things@us", "text/html"); resp.StatusCode != 200 || !strings.Contains(page, "Subscription to things@us") {
+		t.Errorf("%d\n%s", resp.StatusCode, page)
+	}
+	if _, metrics := get(t, url+"/metrics", "*/*"); !strings.Contains(metrics, `subscription_lag_entries{feed="things@us"}`) {
+		t.Error("no metrics of the second source")
+	}
+	post := func(path, accept string) (int, string) {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Accept", accept)
+		resp, err := (&http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		text, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(text)
+	}
+	if code, text := post("/subscriptions/things@us/forget", "*/*"); code != 409 || !strings.Contains(text, "Take it out of the settings") {
+		t.Errorf("a source that is subscribed to: %d %s", code, text)
+	}
+	if code, _ := post("/subscriptions/things@asia/forget", "*/*"); code != 404 {
+		t.Errorf("a source that never was: %d", code)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	env["FEED_URL_THINGS"] = "eu=" + eu.feedURL()
+	url, _, _ = start(t, env)
+	eventually(t, "it is ready", func() bool { return status(t, url+"/readyz") == 200 })
+	wantUnion(t, pool, eu, us)
+	if _, text := get(t, url+"/subscriptions?removed", "application/json"); !strings.Contains(text, `"feed":"things@us"`) {
+		t.Errorf("removed are %s", text)
+	}
+	if _, page := get(t, url+"/subscriptions", "text/html"); !strings.Contains(page, `action="/subscriptions/things@us/forget"`) {
+		t.Errorf("the page does not offer to forget it:\n%s", page)
+	}
+	if code, text := post("/subscriptions/things@us/forget", "text/html"); code != 303 {
+		t.Errorf("%d %s", code, text)
+	}
+	wantUnion(t, pool, eu)
+	if _, text := get(t, url+"/subscriptions?removed", "application/json"); strings.TrimSpace(text) != "[]" {
+		t.Errorf("removed are %s", text)
 	}
 }
