@@ -58,7 +58,8 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 		}
 	}
 	t := &target{
-		Feed: f, feed: f.Name, owned: f.Source != "" && f.Apply != nil, pure: pure, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
+		Feed: f, feed: f.Name, owned: f.Source != "" && f.Apply != nil, pure: pure, replays: f.Entries != nil, service: options.Name,
+		shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
 		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
 	}
 	t.Name = name

@@ -39,7 +39,7 @@ const (
 	Told    = "SHOP_TOLD"    // the consumers that sales tells, separated by commas: URLs, or names of queues
 	History = "SHOP_HISTORY" // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
 	Slow    = "SHOP_SLOW"    // a consumer takes it for each order, one after the other
-	Replay  = "SHOP_REPLAY"  // true: a consumer of the feed reads all versions, and no snapshot
+	Replay  = "SHOP_REPLAY"  // true: sales that publish a feed offer no snapshot of it
 	MaxAge  = "FEED_MAX_AGE" // of sales that publish a feed
 	Crash   = "SHOP_CRASH"   // the process kills itself when so many orders are between the two steps that should be one
 )
