@@ -122,7 +122,7 @@ func (s *Service) settings() []any {
 		of = append(of,
 			daemon.Setting{Name: variable("FEED_URL", f.Name), Default: f.URL, Help: "the feed " + f.Name + any},
 			daemon.Setting{Name: variable("POLL", f.Name), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
-			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS; none if left out"})
+			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS, of a cluster one:5672,two:5672; none if left out"})
 	}
 	return s.shell().With(of...)
 }
