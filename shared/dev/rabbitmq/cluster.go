@@ -78,9 +78,15 @@ func (c *Cluster) Start(ctx context.Context, i int) (err error) {
 
 func nodeName(i int) string { return fmt.Sprintf("edison%d@localhost", i) }
 
-// admit prepares the folder of a node.
-func (c *Cluster) admit(dir string) error {
-	conf := "cluster_formation.peer_discovery_backend = classic_config\ncluster_formation.classic_config.nodes.1 = " + nodeName(0) + "\n"
+// admit prepares the folder of a node. A node without data joins the first one; its list has to have itself, too.
+func (c *Cluster) admit(dir, name string) error {
+	var conf string
+	if name != nodeName(0) {
+		conf = "cluster_formation.peer_discovery_backend = classic_config\n"
+		for i := range c.Nodes {
+			conf += fmt.Sprintf("cluster_formation.classic_config.nodes.%d = %s\n", i+1, nodeName(i))
+		}
+	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(dir, "rabbitmq.conf"), []byte(conf), 0o644),
 		os.WriteFile(filepath.Join(dir, ".erlang.cookie"), []byte(c.cookie), 0o600))

@@ -117,7 +117,7 @@ func start(ctx context.Context, cfg Config, name string, of *Cluster) (_ *Server
 	var epmdAddr string
 	if of != nil {
 		epmdAddr = of.epmdAddr
-		err = of.admit(s.dir)
+		err = of.admit(s.dir, name)
 	} else {
 		s.epmd, epmdAddr, err = startEpmd(ctx, s.folder, s.group, found.epmd)
 	}
