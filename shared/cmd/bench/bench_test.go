@@ -227,8 +227,12 @@ func TestScale(t *testing.T) {
 	out, bars := quick(t, "scale")
 	wantRows(t, out,
 		[]string{directly, positive, positive, positive, `1.00 \(1.00-1.00\)`},
-		[]string{directly, "200", "200", positive, `1.00 \(1.00-1.00\)`, ratio})
-	if bars < 2 {
+		[]string{directly, "200", "200", positive, `1.00 \(1.00-1.00\)`, ratio},
+		[]string{"1", positive, `1.00 \(1.00-1.00\)`},
+		[]string{"2", positive, ratio},
+		[]string{"4", positive, ratio},
+		[]string{"the next sale", positive + " .*", positive, "0"})
+	if bars < 2+3+2 {
 		t.Errorf("the picture has %d bars", bars)
 	}
 	for _, kind := range []cache.Kind{cache.Nginx, cache.Varnish} {
