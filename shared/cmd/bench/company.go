@@ -37,6 +37,8 @@ func architectures() []*architecture {
 			told: func(c *consumer) string { return c.name }, what: "queues"},
 		{name: "stream", title: "event stream", bar: "stream", sales: shop.SalesByStream,
 			consumer: shop.StreamConsumer, brokered: true, knows: []string{"broker", "exchange", "history queue"}},
+		{name: "outbox", title: "outbox and stream", bar: "outbox", sales: shop.SalesByOutbox,
+			consumer: shop.StreamConsumer, brokered: true, knows: []string{"broker", "exchange", "history queue"}},
 		{name: "feed", title: "feed", bar: "feed", sales: shop.SalesByFeed, consumer: shop.FeedConsumer},
 		{name: "relay", title: "feed with relay", bar: "feed with relay", sales: shop.SalesByFeed,
 			consumer: shop.FeedConsumer, brokered: true, relayed: true},
@@ -44,7 +46,7 @@ func architectures() []*architecture {
 }
 
 // hasHistory reports whether sales fills a queue with the orders that came before a newcomer.
-func (w *architecture) hasHistory() bool { return w.sales == shop.SalesByStream }
+func (w *architecture) hasHistory() bool { return w.consumer == shop.StreamConsumer }
 
 type company struct {
 	*architecture
@@ -67,8 +69,6 @@ type consumer struct {
 	process    *process
 	*witness
 }
-
-const history = "history"
 
 // database makes one that is closed in the end.
 func (c *company) database(ctx context.Context, of *cluster, name string) (*postgres.DB, error) {
@@ -99,7 +99,7 @@ func (c *company) open(ctx context.Context) (err error) {
 func (c *company) settings() map[string]string {
 	set := map[string]string{"POLL_ORDERS": "@every 1s", "POLL_WAIT": "25s"}
 	if c.brokered {
-		set[shop.Broker] = c.broker.URL
+		set[shop.Broker], set[shop.Exchange] = c.broker.URL, c.name
 	}
 	return set
 }
@@ -178,7 +178,7 @@ func (c *company) join(ctx context.Context, names ...string) error {
 	switch {
 	case c.told != nil:
 	case c.hasHistory() && c.history == "":
-		c.history = history
+		c.history = c.name + "_history"
 	default:
 		return nil
 	}

@@ -1,5 +1,5 @@
 // Package shop is a shop to measure: sales and each consumer a process and a database of its own, connected in one of
-// five ways, each written as an engineer would who has chosen it.
+// six ways, each written as an engineer would who has chosen it.
 package shop
 
 import (
@@ -20,6 +20,7 @@ const (
 	SalesByCalls  = "sales-calls"  // asks each consumer by HTTP, then commits
 	SalesByQueues = "sales-queues" // commits, then fills a queue for each consumer
 	SalesByStream = "sales-stream" // commits, then publishes to a fanout exchange
+	SalesByOutbox = "sales-outbox" // commits order and message at once, and publishes its messages until they are confirmed
 	SalesByFeed   = "feed"         // commits order and entry of a feed at once, and serves the feed
 
 	CalledConsumer = "consumer-calls"
@@ -33,27 +34,29 @@ const (
 
 // The settings of the processes, environment variables, beside those of a subscriber.
 const (
-	Addr    = "ADDR"         // host:port to listen on; sales take any free one by default
-	Name    = "SHOP_NAME"    // of a consumer, and of its queue
-	Broker  = "SHOP_BROKER"  // AMQP URL
-	Told    = "SHOP_TOLD"    // the consumers that sales tells, separated by commas: URLs, or names of queues
-	History = "SHOP_HISTORY" // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
-	Slow    = "SHOP_SLOW"    // a consumer takes it for each order, one after the other
-	Replay  = "SHOP_REPLAY"  // true: a consumer of the feed reads all versions, and no snapshot
-	MaxAge  = "FEED_MAX_AGE" // of sales that publish a feed
-	Crash   = "SHOP_CRASH"   // the process kills itself when so many orders are between the two steps that should be one
+	Addr     = "ADDR"          // host:port to listen on; sales take any free one by default
+	Name     = "SHOP_NAME"     // of a consumer, and of its queue
+	Broker   = "SHOP_BROKER"   // AMQP URL
+	Told     = "SHOP_TOLD"     // the consumers that sales tells, separated by commas: URLs, or names of queues
+	Exchange = "SHOP_EXCHANGE" // of the event stream
+	History  = "SHOP_HISTORY"  // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
+	Slow     = "SHOP_SLOW"     // a consumer takes it for each order, one after the other
+	Replay   = "SHOP_REPLAY"   // true: a consumer of the feed reads all versions, and no snapshot
+	MaxAge   = "FEED_MAX_AGE"  // of sales that publish a feed
+	Crash    = "SHOP_CRASH"    // the process kills itself when so many orders are between the two steps that should be one
 )
 
 type settings struct {
-	Addr    string        `env:"ADDR"`
-	Name    string        `env:"SHOP_NAME"`
-	Broker  string        `env:"SHOP_BROKER"`
-	Told    []string      `env:"SHOP_TOLD"`
-	History string        `env:"SHOP_HISTORY"`
-	Slow    time.Duration `env:"SHOP_SLOW"`
-	Replay  bool          `env:"SHOP_REPLAY"`
-	MaxAge  time.Duration `env:"FEED_MAX_AGE"`
-	Crash   int64         `env:"SHOP_CRASH"`
+	Addr     string        `env:"ADDR"`
+	Name     string        `env:"SHOP_NAME"`
+	Broker   string        `env:"SHOP_BROKER"`
+	Told     []string      `env:"SHOP_TOLD"`
+	Exchange string        `env:"SHOP_EXCHANGE" envDefault:"shop"`
+	History  string        `env:"SHOP_HISTORY"`
+	Slow     time.Duration `env:"SHOP_SLOW"`
+	Replay   bool          `env:"SHOP_REPLAY"`
+	MaxAge   time.Duration `env:"FEED_MAX_AGE"`
+	Crash    int64         `env:"SHOP_CRASH"`
 }
 
 // patience is how long a sale waits for others before it goes on without them: a buyer waits no longer, either.
@@ -90,7 +93,7 @@ func Serve(ctx context.Context, kind, databaseURL string, env map[string]string,
 		return own.serveQueue(ctx, ready)
 	case StreamConsumer:
 		return own.serveStream(ctx, ready)
-	case SalesByCalls, SalesByQueues, SalesByStream, SalesByFeed:
+	case SalesByCalls, SalesByQueues, SalesByStream, SalesByOutbox, SalesByFeed:
 		s := &sales{settings: set, db: db.Pool, link: NewLink(set.Broker, 0), logger: logger}
 		return s.serve(ctx, kind, env, ready)
 	}
