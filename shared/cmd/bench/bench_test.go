@@ -404,7 +404,7 @@ func TestFlags(t *testing.T) {
 		"subscribe --entries 999":   "from 1,000 to",
 		"subscribe --entries 1e6":   "from 1,000 to",
 		"growth --entries 19999":    "at least 20,000",
-		"architectures --only wait": "calls, queues, stream, outbox, feed, relay",
+		"architectures --only wait": "calls, queues, stream, outbox, capture, feed, relay",
 		"architectures --orders 19": "from 20 to",
 		"feed --orders 100":         "-orders",
 		"subscribe freshness":       "takes feed, subscribe, publish, growth, scale or architectures",

@@ -62,11 +62,12 @@ sealed     requests at the source per sealed page of 1,000 readers that catch up
 sources    orders a second of 32 writers over 1, 2 and 4 sources, each with a PostgreSQL server of its own
 failover   from the death of a primary to the end of the promotion of its synchronous standby, and to the next sale
 
-architectures, 3 to 4 minutes: the same shop, sales and three consumers, in six ways
+architectures, 3 to 5 minutes: the same shop, sales and three consumers, in seven ways
 calls      HTTP to each consumer before the commit
 queues     after the commit, a durable queue for each consumer, confirmed
 stream     after the commit, a fanout exchange, not confirmed
 outbox     order and message in one commit, then the same exchange, confirmed
+capture    after the commit, decoded from PostgreSQL's write-ahead log by another process, the same exchange
 feed       order and entry in one commit; subscribers wait at the source
 relay      the same, with a relay to RabbitMQ, to which the subscribers listen, too
 What a sale takes and costs on good days, and what is lost, doubled or late when consumers, the broker
@@ -82,7 +83,7 @@ var parts = map[string][]string{
 	"publish":       {"rates", "freshness", "entries", "backfill", "snapshot"},
 	"growth":        {"requests", "newcomers", "compaction", "services"},
 	"scale":         {"polls", "waits", "sealed", "sources", "failover"},
-	"architectures": {"calls", "queues", "stream", "outbox", "feed", "relay"},
+	"architectures": {"calls", "queues", "stream", "outbox", "capture", "feed", "relay"},
 }
 
 type options struct {

@@ -77,6 +77,8 @@ func (s *sales) serve(ctx context.Context, kind string, env map[string]string, r
 		sell, err = s.byQueues(ctx)
 	case SalesByStream:
 		sell, err = s.byStream(ctx)
+	case SalesAlone:
+		sell = s.alone
 	case SalesByOutbox:
 		if sell, err = s.byOutbox(ctx); err == nil {
 			ending, end := context.WithCancel(ctx)

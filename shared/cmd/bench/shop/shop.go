@@ -1,5 +1,5 @@
 // Package shop is a shop to measure: sales and each consumer a process and a database of its own, connected in one of
-// six ways, each written as an engineer would who has chosen it.
+// seven ways, each written as an engineer would who has chosen it.
 package shop
 
 import (
@@ -21,6 +21,7 @@ const (
 	SalesByQueues = "sales-queues" // commits, then fills a queue for each consumer
 	SalesByStream = "sales-stream" // commits, then publishes to a fanout exchange
 	SalesByOutbox = "sales-outbox" // commits order and message at once, and publishes its messages until they are confirmed
+	SalesAlone    = "sales-alone"  // commits, and tells nobody
 	SalesByFeed   = "feed"         // commits order and entry of a feed at once, and serves the feed
 
 	CalledConsumer = "consumer-calls"
@@ -29,7 +30,8 @@ const (
 	FeedConsumer   = "consumer-feed"
 	PureCopy       = "consumer-pure" // FeedConsumer with declared columns: it has two appliers
 
-	Relay = "relay" // from the feed to RabbitMQ
+	Relay   = "relay"   // from the feed to RabbitMQ
+	Capture = "capture" // from PostgreSQL's write-ahead log to a fanout exchange
 )
 
 // The settings of the processes, environment variables, beside those of a subscriber.
@@ -93,9 +95,14 @@ func Serve(ctx context.Context, kind, databaseURL string, env map[string]string,
 		return own.serveQueue(ctx, ready)
 	case StreamConsumer:
 		return own.serveStream(ctx, ready)
-	case SalesByCalls, SalesByQueues, SalesByStream, SalesByOutbox, SalesByFeed:
+	case SalesByCalls, SalesByQueues, SalesByStream, SalesByOutbox, SalesAlone, SalesByFeed:
 		s := &sales{settings: set, db: db.Pool, link: NewLink(set.Broker, 0), logger: logger}
 		return s.serve(ctx, kind, env, ready)
+	}
+	if kind == Capture {
+		s := &sales{settings: set, db: db.Pool, link: NewLink(set.Broker, 0), logger: logger}
+		defer s.link.Close()
+		return (&capture{sales: s, url: databaseURL}).run(ctx, ready)
 	}
 	return daemon.Usagef("there is no process %q", kind)
 }
