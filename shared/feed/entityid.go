@@ -7,10 +7,10 @@ import (
 )
 
 // EntityID returns the id of the entity that has a key in some table: the key itself if it is a UUID in lower case other
-// than zero, else a UUID of version 8 (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over
-// datafeed:FEED:KEY.
+// than zero and of another version than 8, else a UUID of version 8 (RFC 9562, section 5.8) whose other bits are the
+// first of SHA-256 over datafeed:FEED:KEY. So no key is the id of another one.
 func EntityID(feedName, key string) uuid.UUID {
-	if id, err := uuid.Parse(key); err == nil && id != uuid.Nil && id.String() == key {
+	if id, err := uuid.Parse(key); err == nil && id != uuid.Nil && id.Version() != 8 && id.String() == key {
 		return id
 	}
 	h := sha256.Sum256([]byte("datafeed:" + feedName + ":" + key))

@@ -25,19 +25,33 @@ const (
 // errReplaced says that a server is a primary of the past, which takes writes that no other server has.
 var errReplaced = errors.New("a primary that another server has replaced: stop it, and make it a standby of the new one")
 
+// errForeign says that a server has other data.
+var errForeign = errors.New("it belongs to another cluster than the primary before: restart this process if it is to be used")
+
 // primaries keeps the connections of a process away from a primary that was replaced, as one that hung, or lost its
 // network, and returns after its standby was promoted. A promotion begins another timeline with a higher number. A
 // primary with a lower number than one that was seen before is refused, and its connections are closed, whatever is
 // under way there.
 type primaries struct {
 	logger *slog.Logger
+	blind  sync.Once // says that the role may not ask
 
 	mu      sync.Mutex
 	newest  map[string]uint64 // the highest timeline of each cluster, by its system identifier
 	conns   map[*conn]place
 	refused map[string]uint64 // by address, the timeline of the refusal that was logged
-	current string            // the address of the primary, as the watch of several hosts last found it; or empty
-	seen    time.Time         // when it did
+	hosts   []standing        // of the hosts that are watched, in the order of the URL
+	chosen  *standing         // one of hosts: the primary, until it ceases to answer as one; or nil
+	started bool              // each host was asked once
+	system  string            // of the first one that was chosen
+}
+
+// A standing is what the watch of several hosts last found at one.
+type standing struct {
+	addr  string
+	place           // zero if the host is no primary
+	seen  time.Time // when it was found
+	told  place     // the place that was logged, beside another primary
 }
 
 // A place is where a primary is in the history of its cluster.
@@ -97,20 +111,29 @@ func (p *primaries) guard(cfg *pgx.ConnConfig) {
 			}
 		}
 		at, err := locate(ctx, pgConn)
-		if err == nil {
+		switch {
+		case err == nil && p.foreign(at):
+			err = errForeign
+		case err == nil:
 			err = p.admit(below(pgConn), at)
+		case errors.Is(err, errMayNotAsk):
+			err = nil
 		}
 		return silent(err, cfg.ConnectTimeout)
 	}
 }
 
-// locate returns the place of a server, or the zero place if it is a standby or does not tell.
+// errMayNotAsk says that a role may not ask where a server is.
+var errMayNotAsk = errors.New("the role may not call pg_control_system")
+
+// locate returns the place of a server, or the zero place if it is a standby. It returns errMayNotAsk if the role may
+// not ask.
 func locate(ctx context.Context, pgConn *pgconn.PgConn) (at place, err error) {
 	results, err := pgConn.Exec(ctx, `
 		select system_identifier, case when pg_is_in_recovery() then '' else left(pg_walfile_name(pg_current_wal_lsn()), 8) end
 		  from pg_control_system()`).ReadAll()
-	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && refusal.SeverityUnlocalized == "ERROR" {
-		return place{}, nil // the role may not ask
+	if refusal, ok := errors.AsType[*pgconn.PgError](err); ok && (refusal.Code == "42501" || refusal.Code == "42883") { // not granted, not there
+		return place{}, errMayNotAsk
 	}
 	if err != nil {
 		return place{}, err
@@ -164,25 +187,57 @@ func (p *primaries) admit(c *conn, at place) error {
 	return nil
 }
 
+// foreign reports whether a primary is of another cluster than the one that was chosen among several hosts.
+func (p *primaries) foreign(at place) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.system != "" && at.timeline > 0 && at.system != p.system
+}
+
 // elsewhere returns an error if the primary is known to be at another address.
 func (p *primaries) elsewhere(addr string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.current == "" || p.current == addr || time.Since(p.seen) > 3*watchInterval {
+	if p.chosen == nil || p.chosen.addr == addr || time.Since(p.chosen.seen) > 3*watchInterval {
 		return nil
 	}
-	return fmt.Errorf("not asked: the primary is at %s", p.current)
+	return fmt.Errorf("not asked: the primary is at %s", p.chosen.addr)
 }
 
-// found notes what the watch has found at an address.
-func (p *primaries) found(addr string, isPrimary bool) {
+// found notes what the watch has found at a host.
+func (p *primaries) found(host *standing, addr string, at place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	switch {
-	case isPrimary:
-		p.current, p.seen = addr, time.Now()
-	case p.current == addr:
-		p.current = ""
+	host.addr, host.place, host.seen = addr, at, time.Now()
+	if p.started {
+		p.choose()
+	}
+}
+
+// choose stays with the primary that was chosen, as long as it answers as one and none has replaced it. Else it takes
+// the first one in the order of the URL, of the same cluster as the one before.
+func (p *primaries) choose() {
+	if p.chosen != nil && p.chosen.timeline == 0 {
+		p.chosen = nil
+	}
+	for i := range p.hosts {
+		host := &p.hosts[i]
+		if host.timeline > 0 && (p.system == "" || host.system == p.system) && (p.chosen == nil || host.timeline > p.chosen.timeline) {
+			p.chosen, p.system = host, host.system
+		}
+	}
+	for i := range p.hosts {
+		switch host := &p.hosts[i]; {
+		case host.timeline == 0 || host.place == host.told || host == p.chosen || host.timeline < p.newest[host.system]:
+		case host.system != p.system:
+			host.told = host.place
+			p.logger.Error("a server is not used: it belongs to another cluster than the others of this URL, as after an upgrade or a logical copy. "+
+				"Take it out of DATABASE_URL, or restart this process if it is to be used instead of them", "address", host.addr)
+		case p.chosen != nil:
+			host.told = host.place
+			p.logger.Error("two servers take writes, and each may have what the other lacks: this process uses one of them only. "+
+				"Stop the other one, and make it a standby", "used", p.chosen.addr, "not_used", host.addr)
+		}
 	}
 }
 
@@ -191,22 +246,28 @@ func (p *primaries) found(addr string, isPrimary bool) {
 // hangs. watch returns when each has answered once or did not in time.
 func (p *primaries) watch(ctx context.Context, cfg *pgx.ConnConfig) {
 	var first sync.WaitGroup
-	for _, host := range hostsOf(cfg) {
+	hosts := hostsOf(cfg)
+	p.hosts = make([]standing, len(hosts))
+	for i, host := range hosts {
 		first.Add(1)
 		answered := sync.OnceFunc(first.Done)
 		go func() {
 			for ctx.Err() == nil {
-				p.ask(ctx, host, answered)
+				p.ask(ctx, host, &p.hosts[i], answered)
 				answered()
 				pause(ctx, watchInterval)
 			}
 		}()
 	}
 	first.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.started = true
+	p.choose()
 }
 
 // ask asks a host over one connection, until that fails.
-func (p *primaries) ask(ctx context.Context, host *pgx.ConnConfig, answered func()) {
+func (p *primaries) ask(ctx context.Context, host *pgx.ConnConfig, stands *standing, answered func()) {
 	var addr string
 	dial := host.DialFunc
 	host = host.Copy()
@@ -218,7 +279,7 @@ func (p *primaries) ask(ctx context.Context, host *pgx.ConnConfig, answered func
 		}
 		return &conn{Conn: dialled, of: p, addr: at}, nil
 	}
-	defer func() { p.found(addr, false) }()
+	defer func() { p.found(stands, addr, place{}) }()
 	connecting, cancel := context.WithTimeout(ctx, watchTimeout)
 	connection, err := pgx.ConnectConfig(connecting, host)
 	cancel()
@@ -234,10 +295,17 @@ func (p *primaries) ask(ctx context.Context, host *pgx.ConnConfig, answered func
 		asking, cancel := context.WithTimeout(ctx, watchTimeout)
 		at, err := locate(asking, connection.PgConn())
 		cancel()
+		if errors.Is(err, errMayNotAsk) {
+			p.blind.Do(func() {
+				p.logger.Warn("a primary that was replaced would not be noticed: this role may not ask for timelines. "+
+					"Let a superuser run: grant execute on function pg_control_system() to "+host.User, "address", addr)
+			})
+			err = nil
+		}
 		if err != nil || p.admit(below(connection.PgConn()), at) != nil {
 			return
 		}
-		p.found(addr, at.timeline > 0)
+		p.found(stands, addr, at)
 		answered()
 		pause(ctx, watchInterval)
 	}

@@ -61,6 +61,14 @@ const byIndex = `set local enable_seqscan = off; set local enable_bitmapscan = o
 const nearSQL = `
 	select entity_id, position from feed_entry where feed = $1 and entity_id > $2 order by entity_id, version limit $3`
 
+// firstSQL reads the first entries of the next $3 entities. It steps over the later versions within the index, which takes
+// a third of the time of walkSQL where an entity has twenty, but more and more with each.
+const firstSQL = `
+	select entity_id, position from feed_entry where feed = $1 and entity_id > $2 and version = 1 order by entity_id limit $3`
+
+// fewVersions is up to how many versions an entity has for firstSQL to take less time than walkSQL.
+const fewVersions = 50
+
 // walkSQL goes from one entity to the next through the index, however many versions each has, until $3 of them began at
 // or before position $4, or $5 did not.
 const walkSQL = `
@@ -101,10 +109,10 @@ func (l *Log) readEntities(
 ) (entries []feed.Entry, last uuid.UUID, err error) {
 	began, newer, at := map[uuid.UUID]int64{}, 0, after // at is the last entity that was looked at
 	var ids []uuid.UUID
-	look := func(sql string, args ...any) (read int64, err error) {
-		rows, err := tx.Query(ctx, sql, append([]any{name, at}, args...)...)
+	look := func(sql string, size int, bounds ...any) (more bool, err error) {
+		rows, err := tx.Query(ctx, sql, append([]any{name, at, size}, bounds...)...)
 		if err != nil {
-			return 0, err
+			return false, err
 		}
 		var id uuid.UUID
 		var first int64
@@ -119,11 +127,17 @@ func (l *Log) readEntities(
 			at = id
 			return nil
 		})
-		return tag.RowsAffected(), err
+		return int(tag.RowsAffected()) == size, err
 	}
-	read, err := look(nearSQL, limit+1)
-	if err == nil && int(read) == limit+1 && len(ids) <= limit {
-		_, err = look(walkSQL, limit+1-len(ids), upTo, maxNewer-newer)
+	more, err := look(nearSQL, limit+1)
+	switch size := limit + 1 - len(ids); {
+	case err != nil || !more || size <= 0:
+	case (len(ids)+newer)*fewVersions > limit:
+		for ; err == nil && more && len(ids) <= limit && newer < maxNewer; size = min(2*size, maxNewer-newer) {
+			more, err = look(firstSQL, size)
+		}
+	default:
+		_, err = look(walkSQL, size, upTo, maxNewer-newer)
 	}
 	switch {
 	case err != nil:

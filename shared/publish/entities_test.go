@@ -50,7 +50,7 @@ func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
 	}
 	defer conn.Close(context.WithoutCancel(t.Context()))
 	for _, sql := range []string{
-		`set plan_cache_mode = force_generic_plan`, `prepare near (text, uuid, int) as ` + nearSQL, `prepare walk (text, uuid, int, bigint, int) as ` + walkSQL,
+		`set plan_cache_mode = force_generic_plan`, `prepare near (text, uuid, int) as ` + nearSQL, `prepare first (text, uuid, int) as ` + firstSQL, `prepare walk (text, uuid, int, bigint, int) as ` + walkSQL,
 		`prepare last (text, uuid[], bigint) as ` + lastSQL, `prepare newest (text, uuid[], bigint) as ` + newestSQL,
 	} {
 		if _, err := conn.Exec(t.Context(), sql, pgx.QueryExecModeSimpleProtocol); err != nil {
@@ -63,7 +63,7 @@ func TestEntitiesAreIndependentOfTheLength(t *testing.T) {
 	}
 	none := uuid.Nil.String()
 	pages := []string{
-		`near ('` + feedName + `', '` + none + `', 11)`, `walk ('` + feedName + `', '` + none + `', 11, 9223372036854775807, 10)`,
+		`near ('` + feedName + `', '` + none + `', 11)`, `first ('` + feedName + `', '` + none + `', 11)`, `walk ('` + feedName + `', '` + none + `', 11, 9223372036854775807, 10)`,
 		`last ('` + feedName + `', '` + ids + `', 9223372036854775807)`, `newest ('` + feedName + `', '` + ids + `', 9223372036854775807)`,
 	}
 	for _, x := range []struct{ name, sql string }{
@@ -91,7 +91,7 @@ func TestEntitiesProperty(t *testing.T) {
 	pgtest.Slow(t, "many runs")
 	pool := database(t)
 	l := openLog(t, pool)
-	const entities, rounds = 30, 150
+	const entities, rounds = 80, 4000 // so many that the first ones have more than fewVersions
 	version := map[int]int64{}
 	err := l.InTx(t.Context(), func(tx *Tx) error {
 		for range rounds {

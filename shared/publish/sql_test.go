@@ -117,6 +117,7 @@ func TestIDsOfKeys(t *testing.T) {
 	for key, want := range map[string]string{
 		"00000000-0000-0000-0000-000000000000": feed.EntityID("invoices", "00000000-0000-0000-0000-000000000000").String(),
 		"42":                                   feed.EntityID("invoices", "42").String(),
+		"8c187e56-b9c6-8f69-8ecb-5dbcb3781509": feed.EntityID("invoices", "8c187e56-b9c6-8f69-8ecb-5dbcb3781509").String(),
 		"ü":                                    feed.EntityID("invoices", "ü").String(),
 		"6ba7b810-9dad-11d1-80b4-00c04fd430c8": "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
 		"6BA7B810-9DAD-11D1-80B4-00C04FD430C8": feed.EntityID("invoices", "6BA7B810-9DAD-11D1-80B4-00C04FD430C8").String(),
@@ -126,8 +127,12 @@ func TestIDsOfKeys(t *testing.T) {
 			t.Errorf("the id of %s is %s, not %s (%v)", key, got, want, err)
 		}
 	}
-	if id := feed.EntityID("invoices", "42"); id.String() != "8c187e56-b9c6-8f69-8ecb-5dbcb3781509" {
+	id := feed.EntityID("invoices", "42")
+	if id.String() != "8c187e56-b9c6-8f69-8ecb-5dbcb3781509" {
 		t.Errorf("the id is %s", id)
+	}
+	if other := feed.EntityID("invoices", id.String()); other == id {
+		t.Error("two keys have one id")
 	}
 }
 

@@ -307,7 +307,7 @@ func TestRetryThatFails(t *testing.T) {
 		}
 	}
 	for name, fail := range map[string]func(ctx context.Context, tx pgx.Tx) error{
-		"53200": raises("53200"), "XX001": raises("XX001"), "58030": raises("58030"), "25006": raises("25006"), "40001": raises("40001"), "55P03": raises("55P03"),
+		"53200": fails("53200"), "XX001": fails("XX001"), "58030": fails("58030"), "25006": fails("25006"), "40001": raises("40001"), "55P03": raises("55P03"),
 		"it ends its session": func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `select pg_terminate_backend(pg_backend_pid())`)
 			return err

@@ -28,6 +28,9 @@ func databaseAtFault(err error) bool {
 	if !ok {
 		return errors.Is(err, publish.ErrUnknown)
 	}
+	if raised(pgErr) {
+		return false
+	}
 	switch pgErr.Code[:min(2, len(pgErr.Code))] {
 	case "08", "53", "58": // connection; out of disk, memory or connections; I/O
 		return pgErr.Code != "53400" // a limit that is set per session
@@ -38,6 +41,10 @@ func databaseAtFault(err error) bool {
 	}
 	return pgErr.SeverityUnlocalized == "FATAL" || pgErr.SeverityUnlocalized == "PANIC" || slices.Contains(serverSources, pgErr.File)
 }
+
+// raised reports whether a function in PL/pgSQL raised the error, such as that of a trigger. It may say anything, under
+// any code.
+func raised(err *pgconn.PgError) bool { return err.Routine == "exec_stmt_raise" }
 
 // passing reports whether the error may pass, whatever the entry: another transaction was in the way, or the database
 // was slow, or the session ended.
@@ -217,7 +224,8 @@ func unquoted(err error) string {
 	}
 	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch class := pgErr.Code[:min(2, len(pgErr.Code))]; {
-		case pgErr.Routine == "exec_stmt_raise": // PL/pgSQL may say anything under any code
+		case raised(pgErr):
+		case class == "42" && pgErr.Position == 0 && pgErr.Code != "42501" && pgErr.Code != "42P10": // a value may be a name, as of type regclass
 		case databaseAtFault(err), class == "40", class == "55", class == "42", class == "54", class == "57": // these are not about data
 			return pgErr.Error()
 		}

@@ -43,10 +43,6 @@ type Feed struct {
 	Optional bool
 	// Past declares that Apply looks at Batch.Past: before anything is copied, the source is asked where the feed ends.
 	Past bool
-	// Replay declares that a first copy and a resync read all versions, in the order of the feed, from a source that
-	// offers a snapshot, too. The snapshot has the newest version of each entity only, in the order of their ids. A feed
-	// with Entries is always replayed.
-	Replay bool
 
 	// Check, if set, returns an error for an entry that breaks the feed's published contract. The error must not quote
 	// the entry. An entry that Check refuses is rejected before Apply sees it.

@@ -262,7 +262,7 @@ func newCopier(t testing.TB, s *source) *copier {
 func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ...string) *copier {
 	t.Helper()
 	c := new(copier)
-	things := Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Columns: columns, Replay: true}
+	things := Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Table: "thing", Columns: columns}
 	if columns == nil {
 		things.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 			c.mu.Lock()
@@ -275,6 +275,7 @@ func (s *source) copier(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ..
 	if c.poller, err = newPoller(pool, Options{Name: "test", PageSize: pageSize, Logger: discard}, things); err != nil {
 		t.Fatal(err)
 	}
+	c.replays = true
 	if err := c.create(context.Background()); err != nil {
 		t.Fatal(err)
 	}

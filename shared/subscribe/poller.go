@@ -54,7 +54,7 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 		}
 	}
 	t := &target{
-		Feed: f, pure: pure, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
+		Feed: f, pure: pure, replays: f.Entries != nil, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
 		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
 	}
 	given := tuning{wait: options.Wait, pageSize: options.PageSize, source: cmp.Or(f.ScheduleSource, "default")}

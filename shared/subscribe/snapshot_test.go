@@ -25,7 +25,7 @@ import (
 // walker returns a copier that begins with a snapshot.
 func (s *source) walker(t rapid.TB, pool *pgxpool.Pool, pageSize int, columns ...string) *copier {
 	c := s.copier(t, pool, pageSize, columns...)
-	c.Replay = false
+	c.replays = false
 	return c
 }
 
@@ -132,7 +132,14 @@ func TestSnapshot(t *testing.T) {
 		s := newSource(t)
 		s.put(t, 1, 5)
 		c := newWalker(t, s)
-		c.Entries, c.Apply = func(context.Context, *pgxpool.Pool, feed.Cursor, *feed.Page) error { return nil }, nil
+		log := Feed{Name: "things", URL: s.feedURL(), Schedule: "@every 5s", Entries: func(context.Context, *pgxpool.Pool, feed.Cursor, *feed.Page) error { return nil }}
+		var err error
+		if c.poller, err = newPoller(c.pool, Options{Name: "test", PageSize: 10, Logger: discard}, log); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 		c.mustPoll(t)
 		c.resync(t)
 		c.mustPoll(t)
@@ -668,7 +675,7 @@ func TestSnapshotProperty(t *testing.T) {
 			"restart": func(t *rapid.T) {
 				c.fetcher.client.Close()
 				c = s.walker(t, pool, rapid.IntRange(1, most).Draw(t, "page size"), columns...)
-				c.Replay = rapid.IntRange(0, 5).Draw(t, "replay") == 0
+				c.replays = rapid.IntRange(0, 5).Draw(t, "replay") == 0
 			},
 			"poll": func(t *rapid.T) {
 				pages, once := rapid.IntRange(0, 5).Draw(t, "pages"), false

@@ -52,7 +52,7 @@ func copiers(t *testing.T, s *source, run func(t *testing.T, c *copier)) {
 	for _, columns := range [][]string{nil, {"name"}} {
 		for _, snapshot := range []bool{false, true} {
 			c := newWalker(t, s, columns...)
-			c.Replay = !snapshot
+			c.replays = !snapshot
 			run(t, c)
 		}
 	}
@@ -141,7 +141,7 @@ func TestSuperseded(t *testing.T) {
 				return nil
 			}
 			questions := 0
-			if c.Replay { // a snapshot has the newest versions only
+			if c.replays { // a snapshot has the newest versions only
 				questions = 1
 			}
 			c.mustPoll(t)
@@ -166,7 +166,7 @@ func TestSuperseded(t *testing.T) {
 		s.compact(t)
 		for _, columns := range [][]string{nil, {"name"}} {
 			c := newWalker(t, s, columns...)
-			c.Replay = true
+			c.replays = true
 			s.failFrom(3)
 			if err := c.poll(t.Context()); err == nil {
 				t.Fatal("no error")
@@ -193,7 +193,7 @@ func TestSuperseded(t *testing.T) {
 				s.put(t, 1, 5)
 				s.compact(t)
 				c := newWalker(t, s, columns...)
-				c.Replay = true
+				c.replays = true
 				s.onReplay(func(page int) {
 					if page == 4 { // all copied entries are in both histories
 						s.restored(t, 38)
@@ -234,7 +234,7 @@ func TestSuperseded(t *testing.T) {
 			s := newSource(t)
 			s.put(t, 1, 40)
 			c := newWalker(t, s)
-			c.Replay = replay
+			c.replays = replay
 			c.mustPoll(t)
 			c.resync(t)
 			s.onReplay(func(page int) {
@@ -396,7 +396,7 @@ func TestPastOfSuperseded(t *testing.T) {
 			s := newSource(t)
 			s.put(t, 1, 20)
 			c := newCopier(t, s)
-			c.Past, c.Replay = true, way != "snapshot"
+			c.Past, c.replays = true, way != "snapshot"
 			past := map[uuid.UUID]bool{}
 			c.Apply = func(ctx context.Context, tx pgx.Tx, b *Batch) error {
 				for _, e := range b.Entities {

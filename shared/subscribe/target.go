@@ -25,6 +25,7 @@ import (
 type target struct {
 	Feed
 	pure     bool   // the feed has Columns and no Apply
+	replays  bool   // a first copy and a resync read all versions, in the order of the feed, also of a source that offers snapshots
 	service  string // the service's name
 	shownURL string // as feedclient.ShownURL has it
 	pool     *pgxpool.Pool
@@ -38,7 +39,7 @@ type target struct {
 
 // snapshotAt returns where a first copy or a resync goes on with a snapshot, or nil if it replays from the place.
 func (t *target) snapshotAt(at place) *feed.SnapshotPlace {
-	if !at.cursor.IsStart() || !at.inSnapshot() && (t.Replay || t.Entries != nil) {
+	if !at.cursor.IsStart() || !at.inSnapshot() && t.replays {
 		return nil
 	}
 	return &at.snapshot

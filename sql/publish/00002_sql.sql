@@ -48,12 +48,13 @@ $$;
 -- +goose StatementEnd
 
 -- +goose StatementBegin
--- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case other than zero, else a UUID of version 8
--- (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY.
+-- feed_uuid gives the id of the entity with a key: the key itself if it is a UUID in lower case other than zero and of another version
+-- than 8, else a UUID of version 8 (RFC 9562, section 5.8) whose other bits are the first of SHA-256 over datafeed:FEED:KEY. No key is
+-- the id of another one: else a user who chooses a key could take the entity of another row.
 create function feed_uuid(feed_name text, key text) returns uuid
 language plpgsql immutable strict parallel safe as $$
 begin
-    if length(key) = 36 and key ~ '^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$' and key <> '00000000-0000-0000-0000-000000000000' then
+    if length(key) = 36 and key ~ '^[0-9a-f]{8}-[0-9a-f]{4}-[0-79a-f][0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$' and key <> '00000000-0000-0000-0000-000000000000' then
         return key::uuid;
     end if;
     return encode( -- the version 1000 in the bits 7 to 4 of byte 6, the variant 10 in the bits 7 and 6 of byte 8

@@ -76,7 +76,7 @@ func (g *growth) copy(ctx context.Context, n *firstCopy) error {
 		return err
 	}
 	defer db.Close()
-	source, err := g.start(ctx, feedKind, n.db.Config().ConnString(), nil)
+	source, err := g.start(ctx, feedKind, n.db.Config().ConnString(), n.settings)
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func (g *growth) copy(ctx context.Context, n *firstCopy) error {
 	if err != nil {
 		return err
 	}
-	took, memory, err := g.copyFeed(ctx, shop.PureCopy, source.addr, db, head, n.settings)
+	took, memory, err := g.copyFeed(ctx, shop.PureCopy, source.addr, db, head, nil)
 	if err != nil {
 		return err
 	}

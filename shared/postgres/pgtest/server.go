@@ -27,14 +27,25 @@ type Server struct {
 	t       testing.TB
 	dir     string
 	cluster *cluster.Cluster // nil while it is stopped
+	cache   string           // of what initdb makes
 }
 
 // NewServer starts a private server that ends with the test. Under -short it skips the test.
 func NewServer(t testing.TB) *Server {
 	t.Helper()
-	s := &Server{t: t, dir: Dir(t)}
+	return newServer(&Server{t: t, dir: Dir(t), cache: cache()})
+}
+
+// NewCluster is NewServer for a server with a system identifier of its own, which takes longer.
+func NewCluster(t testing.TB) *Server {
+	t.Helper()
+	return newServer(&Server{t: t, dir: Dir(t)})
+}
+
+func newServer(s *Server) *Server {
+	s.t.Helper()
 	s.Start()
-	t.Cleanup(s.Stop)
+	s.t.Cleanup(s.Stop)
 	return s
 }
 
@@ -122,7 +133,7 @@ func (s *Server) SpendIDs() {
 func (s *Server) Start() {
 	s.t.Helper()
 	c, err := cluster.Start(s.t.Context(), cluster.Options{
-		Dir: s.dir, Bin: os.Getenv("PGBIN"), Volatile: true, Cache: cache(),
+		Dir: s.dir, Bin: os.Getenv("PGBIN"), Volatile: true, Cache: s.cache,
 		Logger: slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn})),
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package shop
 import (
 	"cmp"
 	"context"
+	"net/http"
 	"os"
 	"time"
 
@@ -28,7 +29,13 @@ func (s *sales) byFeed(log *publish.Log, env map[string]string, engine *gin.Engi
 		return nil, err
 	}
 	source := feedhttp.New(log, feedhttp.Options{Name: "Bench", PublicURL: PublicURL, MaxAge: s.MaxAge, Limits: limits}, Description)
-	webserver.GET(engine, "/feeds/*path", gin.WrapH(source))
+	webserver.GET(engine, "/feeds/*path", func(c *gin.Context) {
+		if s.Replay && c.Request.URL.Query().Has("snapshot") {
+			c.Status(http.StatusNotFound)
+			return
+		}
+		source.ServeHTTP(c.Writer, c.Request)
+	})
 	registry.MustRegister(log, source)
 	own := prometheus.NewRegistry()
 	own.MustRegister(source)
@@ -62,7 +69,7 @@ func sum(registry *prometheus.Registry, name string) (n int64) {
 
 // subscribeFeed is a subscriber with the engine of all subscribers, on a database that exists.
 func subscribeFeed(ctx context.Context, kind string, set *settings, env map[string]string) error {
-	orders := subscribe.Feed{Name: order.Feed, URL: env["FEED_URL_ORDERS"], Schedule: "@every 1s", Table: "orders", Replay: set.Replay}
+	orders := subscribe.Feed{Name: order.Feed, URL: env["FEED_URL_ORDERS"], Schedule: "@every 1s", Table: "orders"}
 	if columns := Columns[2:]; kind == PureCopy {
 		orders.Columns = columns
 	} else {

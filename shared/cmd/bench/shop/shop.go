@@ -43,7 +43,7 @@ const (
 	Exchange = "SHOP_EXCHANGE" // of the event stream
 	History  = "SHOP_HISTORY"  // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
 	Slow     = "SHOP_SLOW"     // a consumer takes it for each order, one after the other
-	Replay   = "SHOP_REPLAY"   // true: a consumer of the feed reads all versions, and no snapshot
+	Replay   = "SHOP_REPLAY"   // true: sales that publish a feed offer no snapshot of it
 	MaxAge   = "FEED_MAX_AGE"  // of sales that publish a feed
 	Crash    = "SHOP_CRASH"    // the process kills itself when so many orders are between the two steps that should be one
 )
