@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"net"
 	"net/url"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -21,6 +23,7 @@ import (
 	"github.com/compose-spec/compose-go/v2/types"
 
 	"github.com/edison-cars/data-feeds/shared/directory"
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/feedclient"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 )
@@ -121,12 +124,12 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// The profile scale has all that stream has, another process of sales, and the cache tier, whose configuration leads to
-// both.
+// The profile scale has all that stream has, another process of sales, a standby of their database, the cache tier, whose
+// configuration leads to both processes, and two further nodes of RabbitMQ.
 func TestComposeScale(t *testing.T) {
 	t.Parallel()
 	project, without := load(t, scale, "SALES=cache"), load(t, stream)
-	want := append(without.ServiceNames(), "cache", "sales-2")
+	want := append(without.ServiceNames(), "cache", "sales-2", "sales-standby", "rabbitmq-2", "rabbitmq-3")
 	slices.Sort(want)
 	if got := project.ServiceNames(); !slices.Equal(got, want) {
 		t.Errorf("%v, not %v", got, want)
@@ -167,6 +170,73 @@ func TestComposeScale(t *testing.T) {
 		}
 		if plain := value(s, "PLAIN_HOSTS"); plain != "" && !slices.Contains(strings.Fields(plain), "cache") {
 			t.Errorf("%s does not send its token to the cache: %s", name, plain)
+		}
+	}
+	t.Run("standby", func(t *testing.T) { checkStandby(t, project) })
+	t.Run("nodes", func(t *testing.T) { checkNodes(t, project) })
+}
+
+// checkStandby: sales knows both servers, the standby copies the primary, and the primary lets it.
+func checkStandby(t *testing.T, project *types.Project) {
+	t.Helper()
+	primary, standby := project.Services["sales-db"], project.Services["sales-standby"]
+	checkDatabase(t, standby)
+	u, err := url.Parse(value(project.Services["sales"], "DATABASE_URL"))
+	if err != nil || u.Host != primary.Name+","+standby.Name {
+		t.Errorf("the databases are at %v, %v", u, err)
+	}
+	password, _ := u.User.Password()
+	if value(primary, "POSTGRES_PASSWORD") != password || value(standby, "POSTGRES_PASSWORD") != password {
+		t.Error("the passwords differ")
+	}
+	if primary.Volumes[0].Source == standby.Volumes[0].Source || standby.DependsOn[primary.Name].Condition != types.ServiceConditionHealthy ||
+		!strings.Contains(strings.Join(standby.Command, " "), `--dbname="host=`+primary.Name+` user=postgres password=$POSTGRES_PASSWORD `) {
+		t.Errorf("the standby is %+v", standby)
+	}
+	for _, s := range []types.ServiceConfig{primary, standby} { // the standby lets a standby of its own, once it is promoted
+		if len(s.Configs) != 1 || !strings.Contains(project.Configs[s.Configs[0].Source].Content, "host replication postgres all scram-sha-256") ||
+			!strings.Contains(strings.Join(s.Command, " "), "-c hba_file="+s.Configs[0].Target) {
+			t.Errorf("%s lets no standby: %q, %+v", s.Name, s.Command, s.Configs)
+		}
+	}
+}
+
+// checkNodes: the nodes of RabbitMQ know each other, and the relay and the dashboard know all of them.
+func checkNodes(t *testing.T, project *types.Project) {
+	t.Helper()
+	first := project.Services["rabbitmq"]
+	var addrs []string
+	volumes := map[string]bool{}
+	for i, name := range []string{"rabbitmq", "rabbitmq-2", "rabbitmq-3"} {
+		addrs = append(addrs, name+":5672")
+		s := project.Services[name]
+		if s.Image != first.Image || s.Hostname != name || !maps.EqualFunc(s.Environment, first.Environment, func(a, b *string) bool { return *a == *b }) ||
+			value(s, "RABBITMQ_ERLANG_COOKIE") == "" || (len(s.Ports) > 0) != (i == 0) || len(s.Volumes) != 1 || volumes[s.Volumes[0].Source] {
+			t.Errorf("%s is %+v", name, s)
+		}
+		volumes[s.Volumes[0].Source] = true
+		var conf strings.Builder
+		for _, c := range s.Configs {
+			if path.Dir(c.Target) != "/etc/rabbitmq/conf.d" {
+				t.Errorf("%s does not read %s", name, c.Target)
+			}
+			conf.WriteString(project.Configs[c.Source].Content)
+		}
+		if !strings.Contains(conf.String(), "continuous_membership_reconciliation.enabled = true\n") {
+			t.Errorf("queues made before others do not spread to %s", name)
+		}
+		joins := s.DependsOn[first.Name].Condition == types.ServiceConditionHealthy
+		for j, peer := range []string{"rabbitmq", "rabbitmq-2", "rabbitmq-3"} { // a node must be in its own list
+			joins = joins && strings.Contains(conf.String(), fmt.Sprintf("classic_config.nodes.%d = rabbit@%s\n", j+1, peer))
+		}
+		if joins != (i > 0) {
+			t.Errorf("that %s joins is %v", name, joins)
+		}
+	}
+	for _, text := range []string{value(project.Services["relay"], "AMQP_URL"), value(project.Services["dashboard"], "STREAM_ORDERS")} {
+		var broker eventstream.Broker
+		if err := broker.UnmarshalText([]byte(text)); err != nil || broker.Shown != "amqp://edison@"+strings.Join(addrs, ",")+"/" {
+			t.Errorf("the nodes are taken to be %s, %v", broker.Shown, err)
 		}
 	}
 }

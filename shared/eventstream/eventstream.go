@@ -3,11 +3,14 @@
 package eventstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
@@ -19,26 +22,48 @@ const (
 	maxDelay       = 30 * time.Second // between two tries to connect
 )
 
-// A Broker is the address of a RabbitMQ.
+// A Broker is the address of a RabbitMQ: of one node, or of several nodes of a cluster.
 type Broker struct {
-	url   string
-	Shown string // without the password
+	urls  []string // one per node
+	Shown string   // without the password
 }
 
-// UnmarshalText reads the URL of a RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS. Errors do
-// not repeat it.
+// UnmarshalText reads the URL of a RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS. A cluster has
+// its hosts separated by commas, each with its port. Errors do not repeat the URL.
 func (b *Broker) UnmarshalText(text []byte) error {
-	uri, err := amqp.ParseURI(string(text))
-	if err != nil { // its text may contain the password
-		return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS")
+	before, hosts, after := cutHosts(string(text))
+	b.urls = nil
+	var shown []string
+	var uri amqp.URI
+	for host := range strings.SplitSeq(hosts, ",") {
+		var err error
+		if uri, err = amqp.ParseURI(before + host + after); err != nil || host == "" && hosts != "" { // its text may contain the password
+			return errors.New("takes the URL of a RabbitMQ, such as amqp://localhost:5672/vhost, or amqps:// for TLS; " +
+				"of a cluster amqp://one:5672,two:5672/vhost")
+		}
+		b.urls = append(b.urls, before+host+after)
+		shown = append(shown, net.JoinHostPort(uri.Host, strconv.Itoa(uri.Port)))
 	}
-	b.url = string(text)
-	uri.Password = ""
-	b.Shown = fmt.Sprintf("%s://%s@%s:%d/%s", uri.Scheme, uri.Username, uri.Host, uri.Port, uri.Vhost)
-	if uri.Vhost == "/" {
-		b.Shown = b.Shown[:len(b.Shown)-1]
+	b.Shown = fmt.Sprintf("%s://%s@%s/", uri.Scheme, uri.Username, strings.Join(shown, ","))
+	if uri.Vhost != "/" {
+		b.Shown += uri.Vhost
 	}
 	return nil
+}
+
+// cutHosts returns the hosts of a URL, and what is before and after them.
+func cutHosts(url string) (before, hosts, after string) {
+	start := strings.Index(url, "://")
+	if start < 0 {
+		return url, "", ""
+	}
+	start += len("://")
+	end := len(url)
+	if i := strings.IndexAny(url[start:], "/?#"); i >= 0 {
+		end = start + i
+	}
+	start += strings.LastIndex(url[start:end], "@") + 1
+	return url[:start], url[start:end], url[end:]
 }
 
 // A Conn is a connection to a broker with one channel.
@@ -48,13 +73,28 @@ type Conn struct {
 	raw     net.Conn
 }
 
-// Connect returns a connection prepared by setUp, within five seconds. The broker shows it under name.
+// Connect returns a connection to one of the nodes, prepared by setUp, within five seconds per node. It begins with a
+// random node, so that a reader does not return for ever to one that accepts connections and confirms nothing. The
+// broker shows the connection under name.
 func (b *Broker) Connect(ctx context.Context, name string, setUp func(*amqp.Channel) error) (*Conn, error) {
+	errs := make([]error, len(b.urls)) // in the order of the URL, so that equal ones read the same
+	for i, first := 0, rand.IntN(len(b.urls)); i < len(b.urls) && ctx.Err() == nil; i++ {
+		node := (first + i) % len(b.urls)
+		conn, err := connect(ctx, b.urls[node], name, setUp)
+		if err == nil {
+			return conn, nil
+		}
+		errs[node] = err
+	}
+	return nil, cmp.Or(errors.Join(errs...), ctx.Err())
+}
+
+func connect(ctx context.Context, url, name string, setUp func(*amqp.Channel) error) (*Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	c := new(Conn)
 	var err error
-	c.Connection, err = amqp.DialConfig(b.url, amqp.Config{
+	c.Connection, err = amqp.DialConfig(url, amqp.Config{
 		Heartbeat: heartbeat, Properties: amqp.Table{"connection_name": name},
 		Dial: func(network, addr string) (conn net.Conn, err error) {
 			if conn, err = new(net.Dialer).DialContext(ctx, network, addr); err == nil {

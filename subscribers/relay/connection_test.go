@@ -46,7 +46,7 @@ func TestConnectionCut(t *testing.T) {
 // The password reaches no error of the settings and no address that is shown.
 func TestPassword(t *testing.T) {
 	t.Parallel()
-	for _, url := range []string{"amqp://u:hunter2@h:port", "http://u:hunter2@h/", "amqp://u:hunter2@h:1/%zz", "hunter2"} {
+	for _, url := range []string{"amqp://u:hunter2@h:port", "http://u:hunter2@h/", "amqp://u:hunter2@h:1/%zz", "hunter2", "amqp://u:hunter2@h,/", "amqp://u:hunter2@h:1,h:port"} {
 		err := daemon.Parse(map[string]string{"AMQP_URL": url}, new(settings))
 		if !errors.Is(err, daemon.ErrUsage) || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), "AMQP_URL: takes the URL") {
 			t.Error(err)
@@ -58,6 +58,8 @@ func TestPassword(t *testing.T) {
 		"amqp://u:hunter2@h:1/%2f":        "amqp://u@h:1/",
 		"":                                "amqp://guest@localhost:5672/",
 		"amqp://u:hunter2@h/?x=hunter2#y": "amqp://u@h:5672/",
+		"amqp://u:hunter2,@a,b:1/cars":    "amqp://u@a:5672,b:1/cars",
+		"amqps://u:hunter2@[::1],b?x=,":   "amqps://u@[::1]:5671,b:5671/",
 	} {
 		var set settings
 		if err := daemon.Parse(map[string]string{"AMQP_URL": url}, &set); err != nil || set.Broker.Shown != want {

@@ -22,7 +22,7 @@ import (
 )
 
 type settings struct {
-	Broker eventstream.Broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS"`
+	Broker eventstream.Broker `env:"AMQP_URL" envDefault:"amqp://localhost:5672" help:"RabbitMQ: amqp://user:password@host:5672/vhost, or amqps://... for TLS; of a cluster one:5672,two:5672"`
 }
 
 type relay struct {

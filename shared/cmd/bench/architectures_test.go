@@ -20,14 +20,14 @@ func TestArchitectures(t *testing.T) {
 	out, bars := quick(t, "architectures")
 	const few, all, caughtOfAll = minFew, minFew * 3, caught * 3
 	for fault, want := range map[string][]facts{ // in the order of the columns
-		before:   {{"lost": all}, {"lost": all}, {"lost": all}, {}, {}},
-		goodDays: {{}, {}, {}, {}, {}},
-		away:     {{"failed": few}, {}, {}, {}, {}},
-		outage:   {{}, {"waited": few, "lost": all}, {"lost": all}, {}, {}},
+		before:   {{"lost": all}, {"lost": all}, {"lost": all}, {"lost": all}, {"lost": all}, {}, {}},
+		goodDays: {{}, {}, {}, {}, {}, {}, {}},
+		away:     {{"failed": few}, {}, {}, {}, {}, {}, {}},
+		outage:   {{}, {"waited": few, "lost": all}, {"lost": all}, {}, {}, {}, {}},
 		halfSold: {{"failed": caught, "phantom": caughtOfAll}, {"failed": caught, "lost": caughtOfAll},
-			{"failed": caught, "lost": caughtOfAll}, {"failed": caught}, {"failed": caught}},
-		halfDone: {{"failed": some, "phantom": some}, {}, {}, {}, {}},
-		slowly:   {{late: some}, {}, {}, {}, {}},
+			{"failed": caught, "lost": caughtOfAll}, {"failed": caught}, {"failed": caught}, {"failed": caught}, {"failed": caught}},
+		halfDone: {{"failed": some, "phantom": some}, {}, {}, {}, {}, {}, {}},
+		slowly:   {{late: some}, {}, {}, {}, {}, {}, {}},
 	} {
 		got := rowOf(t, out, fault)
 		if len(got) != len(want) {
@@ -53,6 +53,8 @@ func TestArchitectures(t *testing.T) {
 			want = [2]int{of - 2, of - 1}
 		case "stream":
 			want = [2]int{few + few + caught, of - 2}
+		case "outbox", "capture":
+			want = [2]int{few, of - 2}
 		}
 		if got := [2]int{n[1], n[3]}; got != want || of < 50 || n[4] != of {
 			t.Errorf("%s: the newcomers lack %s, want %v", architectures()[i].title, cell, want)
@@ -60,7 +62,9 @@ func TestArchitectures(t *testing.T) {
 	}
 	for _, row := range []string{`synchronous calls \| .* 3,000 \| .* 5 addresses \| 3 times`,
 		`queue per consumer \| .* 3,000 \| .* broker, 5 queues \| 3 times`,
-		`event stream \| .* 1,000 \| .* broker, exchange, history queue \| once`, `feed \| .* nobody \| never`,
+		`event stream \| .* 1,000 \| .* broker, exchange, history queue \| once`,
+		`outbox and stream \| .* 1,000 \| .* broker, exchange, history queue \| once`, `change data capture \| .* nobody \| never`,
+		`feed \| .* nobody \| never`,
 		`feed with relay \| .* nobody \| never`} {
 		if !regexp.MustCompile(`(?m)^\| ` + row + ` \|$`).MatchString(out) {
 			t.Errorf("nothing matches %s", row)
@@ -69,7 +73,7 @@ func TestArchitectures(t *testing.T) {
 	if t.Failed() {
 		t.Log(out)
 	}
-	if bars < 2*5+3+3+3+1+1 {
+	if bars < 2*7+3+3+3+2+2+1+1 {
 		t.Errorf("the picture has %d bars", bars)
 	}
 }

@@ -230,8 +230,12 @@ func TestScale(t *testing.T) {
 		[]string{directly, "200", "200", positive, `1.00 \(1.00-1.00\)`, ratio},
 		[]string{"0", positive, `1.00 \(1.00-1.00\)`, positive, `1.00 \(1.00-1.00\)`},
 		[]string{"1", positive, ratio, figure, ratio},
-		[]string{"2", positive, ratio, figure, ratio})
-	if bars < 2 {
+		[]string{"2", positive, ratio, figure, ratio},
+		[]string{"1", positive, `1.00 \(1.00-1.00\)`},
+		[]string{"2", positive, ratio},
+		[]string{"4", positive, ratio},
+		[]string{"the next sale", positive + " .*", positive, "0"})
+	if bars < 2+3+2 {
 		t.Errorf("the picture has %d bars", bars)
 	}
 	for _, kind := range []cache.Kind{cache.Nginx, cache.Varnish} {
@@ -403,7 +407,7 @@ func TestFlags(t *testing.T) {
 		"subscribe --entries 999":   "from 1,000 to",
 		"subscribe --entries 1e6":   "from 1,000 to",
 		"growth --entries 19999":    "at least 20,000",
-		"architectures --only wait": "calls, queues, stream, feed, relay",
+		"architectures --only wait": "calls, queues, stream, outbox, capture, feed, relay",
 		"architectures --orders 19": "from 20 to",
 		"feed --orders 100":         "-orders",
 		"subscribe freshness":       "takes feed, subscribe, publish, growth, scale or architectures",

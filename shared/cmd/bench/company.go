@@ -22,6 +22,7 @@ type architecture struct {
 	consumer         string
 	brokered         bool     // it takes a broker
 	relayed          bool     // from the feed to the broker
+	captured         bool     // from PostgreSQL's write-ahead log to the broker
 	knows            []string // what sales has to know beside the consumers
 	// told returns what sales has to know of a consumer. It is nil if that is nothing.
 	told func(c *consumer) string
@@ -37,6 +38,10 @@ func architectures() []*architecture {
 			told: func(c *consumer) string { return c.name }, what: "queues"},
 		{name: "stream", title: "event stream", bar: "stream", sales: shop.SalesByStream,
 			consumer: shop.StreamConsumer, brokered: true, knows: []string{"broker", "exchange", "history queue"}},
+		{name: "outbox", title: "outbox and stream", bar: "outbox", sales: shop.SalesByOutbox,
+			consumer: shop.StreamConsumer, brokered: true, knows: []string{"broker", "exchange", "history queue"}},
+		{name: "capture", title: "change data capture", bar: "capture", sales: shop.SalesAlone,
+			consumer: shop.StreamConsumer, brokered: true, captured: true},
 		{name: "feed", title: "feed", bar: "feed", sales: shop.SalesByFeed, consumer: shop.FeedConsumer},
 		{name: "relay", title: "feed with relay", bar: "feed with relay", sales: shop.SalesByFeed,
 			consumer: shop.FeedConsumer, brokered: true, relayed: true},
@@ -44,7 +49,7 @@ func architectures() []*architecture {
 }
 
 // hasHistory reports whether sales fills a queue with the orders that came before a newcomer.
-func (w *architecture) hasHistory() bool { return w.sales == shop.SalesByStream }
+func (w *architecture) hasHistory() bool { return w.consumer == shop.StreamConsumer }
 
 type company struct {
 	*architecture
@@ -53,6 +58,7 @@ type company struct {
 	copies    *cluster     // for the consumers' databases
 	salesAddr string
 	sales     *process
+	capture   *process    // or nil
 	consumers []*consumer // the three, then newcomers
 	history   string      // queue that sales fills for newcomers, or empty as long as there is none
 	changes   int         // how often sales had to be changed and started again because of them
@@ -67,8 +73,6 @@ type consumer struct {
 	process    *process
 	*witness
 }
-
-const history = "history"
 
 // database makes one that is closed in the end.
 func (c *company) database(ctx context.Context, of *cluster, name string) (*postgres.DB, error) {
@@ -86,6 +90,9 @@ func (c *company) open(ctx context.Context) (err error) {
 	if err == nil {
 		err = c.startSales(ctx, 0)
 	}
+	if err == nil && c.captured {
+		err = c.startCapture(ctx)
+	}
 	if err != nil || !c.relayed {
 		return err
 	}
@@ -96,10 +103,18 @@ func (c *company) open(ctx context.Context) (err error) {
 	return err
 }
 
+// startCapture starts the capture with what it knows.
+func (c *company) startCapture(ctx context.Context) (err error) {
+	set := c.settings()
+	set[shop.History] = c.history
+	c.capture, err = c.start(ctx, shop.Capture, c.db.Config().ConnString(), set)
+	return err
+}
+
 func (c *company) settings() map[string]string {
 	set := map[string]string{"POLL_ORDERS": "@every 1s", "POLL_WAIT": "25s"}
 	if c.brokered {
-		set[shop.Broker] = c.broker.URL
+		set[shop.Broker], set[shop.Exchange] = c.broker.URL, c.name
 	}
 	return set
 }
@@ -178,9 +193,15 @@ func (c *company) join(ctx context.Context, names ...string) error {
 	switch {
 	case c.told != nil:
 	case c.hasHistory() && c.history == "":
-		c.history = history
+		c.history = c.name + "_history"
 	default:
 		return nil
+	}
+	if c.captured { // sales stays as it is
+		if _, err := c.capture.stop(); err != nil {
+			return err
+		}
+		return c.startCapture(ctx)
 	}
 	c.changes++
 	return c.restartSales(ctx, 0)

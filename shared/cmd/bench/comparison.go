@@ -69,7 +69,7 @@ func (c *comparison) open(ctx context.Context) (err error) {
 	var starts errgroup.Group
 	c.copies = make([]*cluster, (len(c.ways)+waysEach-1)/waysEach)
 	starts.Go(func() (err error) {
-		c.server, err = c.openSource(ctx, connsEach)
+		c.server, err = c.openLogicalSource(ctx, connsEach)
 		return err
 	})
 	for i := range c.copies {

@@ -128,9 +128,9 @@ type pair struct {
 
 const copyName = "copy"
 
-// openPair starts both. PostgreSQL can replicate the source.
-func (b *bench) openPair(ctx context.Context) (*pair, error) {
-	source, err := b.openSource(ctx, 0)
+// openLogicalSource starts a server whose write-ahead log can be decoded.
+func (b *bench) openLogicalSource(ctx context.Context, conns int) (*cluster, error) {
+	source, err := b.openSource(ctx, conns)
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +138,13 @@ func (b *bench) openPair(ctx context.Context) (*pair, error) {
 		return nil, err
 	}
 	source.Close() // it takes a start
-	if err := source.open(ctx, filepath.Join(b.dir, "source")); err != nil {
+	return source, source.open(ctx, filepath.Join(b.dir, "source"))
+}
+
+// openPair starts both. PostgreSQL can replicate the source.
+func (b *bench) openPair(ctx context.Context) (*pair, error) {
+	source, err := b.openLogicalSource(ctx, 0)
+	if err != nil {
 		return nil, err
 	}
 	if b.source, err = source.create(ctx, "bench"); err != nil {

@@ -55,16 +55,20 @@ newcomers  copies by all versions and by snapshot
 compaction space of superseded entries, before and after
 services   every page of the services over 10,000 and over 1,000,000 rows
 
-scale, 5 to 7 minutes: a source with FEED_MAX_AGE=1s alone, and behind the cache tier of shared/deploy/cache
+scale, 7 to 9 minutes: a source with FEED_MAX_AGE=1s alone, and behind the cache tier of shared/deploy/cache
 polls      304s a second, how many reach the source, and its CPU time
 waits      10,000 that wait at once: requests at the source per entry, its CPU time, and until all are answered
 sealed     requests at the source per sealed page of 1,000 readers that catch up 100,000 entries behind a cache
 standbys   pages a second that are not in memory, with 0, 1 and 2 hot standbys, and the CPU time of the primary
+sources    orders a second of 32 writers over 1, 2 and 4 sources, each with a PostgreSQL server of its own
+failover   from the death of a primary to the end of the promotion of its synchronous standby, and to the next sale
 
-architectures, 3 to 4 minutes: the same shop, sales and three consumers, in five ways
+architectures, 3 to 5 minutes: the same shop, sales and three consumers, in seven ways
 calls      HTTP to each consumer before the commit
 queues     after the commit, a durable queue for each consumer, confirmed
 stream     after the commit, a fanout exchange, not confirmed
+outbox     order and message in one commit, then the same exchange, confirmed
+capture    after the commit, decoded from PostgreSQL's write-ahead log by another process, the same exchange
 feed       order and entry in one commit; subscribers wait at the source
 relay      the same, with a relay to RabbitMQ, to which the subscribers listen, too
 What a sale takes and costs on good days, and what is lost, doubled or late when consumers, the broker
@@ -79,8 +83,8 @@ var parts = map[string][]string{
 	"subscribe":     {"idle", "freshness", "catchup"},
 	"publish":       {"rates", "freshness", "entries", "backfill", "snapshot"},
 	"growth":        {"requests", "newcomers", "compaction", "services"},
-	"scale":         {"polls", "waits", "sealed", "standbys"},
-	"architectures": {"calls", "queues", "stream", "feed", "relay"},
+	"scale":         {"polls", "waits", "sealed", "standbys", "sources", "failover"},
+	"architectures": {"calls", "queues", "stream", "outbox", "capture", "feed", "relay"},
 }
 
 type options struct {

@@ -25,12 +25,18 @@ const (
 // use net/http's client, which costs more than the servers that it would measure.
 func drive(ctx context.Context, addr, request string, status, n int,
 	limit time.Duration) (done int, elapsed time.Duration, err error) {
+	return driveAll(ctx, []string{addr}, func() string { return request }, status, n, limit)
+}
+
+// driveAll sends requests to several servers, each of which gets as many of the connections.
+func driveAll(ctx context.Context, addrs []string, request func() string, status, n int,
+	limit time.Duration) (done int, elapsed time.Duration, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	conns := make([]net.Conn, connections)
 	for i := range conns {
 		var dialer net.Dialer
-		if conns[i], err = dialer.DialContext(ctx, "tcp", addr); err != nil {
+		if conns[i], err = dialer.DialContext(ctx, "tcp", addrs[i%len(addrs)]); err != nil {
 			return 0, 0, err
 		}
 		defer conns[i].Close()
@@ -44,7 +50,7 @@ func drive(ctx context.Context, addr, request string, status, n int,
 		all.Go(func() {
 			r := bufio.NewReaderSize(conn, 64<<10)
 			for taken.Add(1) <= int64(n) && time.Since(began) < limit {
-				_, err := conn.Write([]byte(request))
+				_, err := conn.Write([]byte(request()))
 				if err == nil {
 					_, err = readAnswer(r, status, nil)
 				}

@@ -188,10 +188,13 @@ func (b *bench) scale(ctx context.Context) (machine string, charts []chart, err 
 		return "", nil, err
 	}
 	s := scale{bench: b, rounds: 5, duration: 2 * time.Second, waiters: 10_000, entries: 100_000, readers: 1000, page: feed.MaxPageSize}
+	w := sources{bench: b, rounds: 7, duration: 3 * time.Second}
+	f := failovers{bench: b, rounds: 5}
 	if b.quick {
+		f.rounds, w.rounds, w.duration = 1, 1, 200*time.Millisecond
 		s.rounds, s.duration, s.waiters, s.entries, s.readers, s.page = 1, 200*time.Millisecond, 200, 1000, 10, 100
 	}
-	charts, err = b.measure(ctx, map[string]part{"polls": s.polls, "waits": s.waits, "sealed": s.sealed, "standbys": s.standbys})
+	charts, err = b.measure(ctx, map[string]part{"polls": s.polls, "waits": s.waits, "sealed": s.sealed, "standbys": s.standbys, "sources": w.run, "failover": f.run})
 	return machine, charts, err
 }
 

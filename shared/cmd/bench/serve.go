@@ -13,6 +13,7 @@ import (
 	"github.com/edison-cars/data-feeds/shared/cmd/bench/shop"
 	"github.com/edison-cars/data-feeds/shared/daemon"
 	"github.com/edison-cars/data-feeds/shared/deploy/cache"
+	"github.com/edison-cars/data-feeds/shared/postgres"
 )
 
 // serveArg makes the program one of the processes that it measures: serve KIND DATABASE_URL, or serve nginx FOLDER.
@@ -25,6 +26,8 @@ const (
 	salesKind     = "sales"     // the app itself, at ADDR
 	customersKind = "customers" // the app itself, at ADDR
 	serveKind     = "serve"     // the process that serves the feeds of any database, at ADDR
+	primaryKind   = "primary"   // a PostgreSQL server of its own folder; instead of an address it writes its URL
+	replicaKind   = "replica"   // a PostgreSQL server on the base backup in a folder; it writes that
 	feedKind      = shop.SalesByFeed
 	standbyKind   = "standby" // a hot standby, in a folder, of the server at upstreamEnv
 	cacheKind     = "cache-"  // with the kind of a cache: it is one, with its files in a folder, before the server at upstreamEnv
@@ -59,6 +62,17 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 		}
 		fmt.Fprintln(stdout, env["ADDR"])
 		return customers.Run(ctx, settings, os.Stderr)
+	case replicaKind:
+		return serveReplica(ctx, of, env, stdout)
+	case primaryKind:
+		db, err := postgres.Open(ctx, postgres.Config{Name: "postgres", Dir: of})
+		if err != nil {
+			return err
+		}
+		defer db.Close()
+		fmt.Fprintln(stdout, db.Config().ConnString())
+		<-ctx.Done()
+		return nil
 	case serveKind:
 		var settings serving.Settings
 		env["DATABASE_URL"] = of

@@ -1,11 +1,16 @@
 package rabbitmq
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
+	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
 )
@@ -89,4 +94,32 @@ func (g *group) start(env []string, log *os.File, name string, args ...string) (
 		close(c.exited)
 	}()
 	return c, nil
+}
+
+// listens waits until c, or a child of it, listens at addr.
+func (f *folder) listens(ctx context.Context, c *child, addr string) error {
+	for {
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("start RabbitMQ: %w; its log:\n%s", ctx.Err(), f.tail())
+		case <-c.exited:
+			return fmt.Errorf("start RabbitMQ: %w", f.failure(c))
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// failure returns why c ended by itself.
+func (f *folder) failure(c *child) error {
+	return fmt.Errorf("%s ended with %v; its log:\n%s", c.cmd.Path, c.cmd.ProcessState, f.tail())
+}
+
+const maxTail = 2000 // bytes of the log in errors
+
+func (f *folder) tail() string {
+	text, _ := os.ReadFile(f.log.Name())
+	return strings.TrimSpace(string(text[max(0, len(text)-maxTail):]))
 }

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"syscall"
 	"time"
 
@@ -21,7 +20,6 @@ import (
 const (
 	startTimeout = 5 * time.Minute // a machine that is busy needs minutes
 	stopTimeout  = 10 * time.Second
-	maxTail      = 2000 // bytes of the log in errors
 )
 
 // ErrMissing is returned by Find if RabbitMQ is not installed.
@@ -78,11 +76,16 @@ type Server struct {
 	ctl   string
 	group *group
 	node  *child
-	epmd  *child
+	epmd  *child // or nil if a cluster has it
 }
 
 // Start returns when the server accepts connections. The caller ends it with Stop or Kill.
-func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
+func Start(ctx context.Context, cfg Config) (*Server, error) {
+	return start(ctx, cfg, "edison@localhost", nil)
+}
+
+// start starts a node, of a cluster unless that is nil.
+func start(ctx context.Context, cfg Config, name string, of *Cluster) (_ *Server, err error) {
 	found, err := Find()
 	if err != nil {
 		return nil, err
@@ -108,21 +111,20 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 			s.Kill()
 		}
 	}()
-	epmdAddr, err := freeport.Addr(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if s.env, err = s.environ(ctx, port, epmdAddr); err != nil {
-		return nil, err
-	}
 	if s.group, err = newGroup(); err != nil {
 		return nil, err
 	}
-	_, epmdPort, _ := net.SplitHostPort(epmdAddr)
-	if s.epmd, err = s.group.start(s.env, s.log, found.epmd, "-port", epmdPort, "-address", "127.0.0.1"); err != nil {
+	var epmdAddr string
+	if of != nil {
+		epmdAddr = of.epmdAddr
+		err = of.admit(s.dir, name)
+	} else {
+		s.epmd, epmdAddr, err = startEpmd(ctx, s.folder, s.group, found.epmd)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if err = s.listens(ctx, s.epmd, epmdAddr); err != nil { // otherwise Erlang starts an epmd that outlives all
+	if s.env, err = s.environ(ctx, name, port, epmdAddr); err != nil {
 		return nil, err
 	}
 	if s.node, err = s.group.start(s.env, s.log, found.server); err != nil {
@@ -131,8 +133,20 @@ func Start(ctx context.Context, cfg Config) (_ *Server, err error) {
 	return s, s.listens(ctx, s.node, s.Addr)
 }
 
+// startEpmd starts Erlang's name server. Otherwise Erlang starts one that outlives all.
+func startEpmd(ctx context.Context, f *folder, g *group, path string) (epmd *child, addr string, err error) {
+	if addr, err = freeport.Addr(ctx); err != nil {
+		return nil, "", err
+	}
+	_, port, _ := net.SplitHostPort(addr)
+	if epmd, err = g.start([]string{"HOME=" + f.dir}, f.log, path, "-port", port, "-address", "127.0.0.1"); err != nil {
+		return nil, "", err
+	}
+	return epmd, addr, f.listens(ctx, epmd, addr)
+}
+
 // environ returns the complete environment of RabbitMQ's programs, without the machine's own configuration.
-func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, error) {
+func (s *Server) environ(ctx context.Context, name, port, epmdAddr string) ([]string, error) {
 	distAddr, err := freeport.Addr(ctx)
 	if err != nil {
 		return nil, err
@@ -145,7 +159,7 @@ func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, 
 	}
 	return []string{
 		"PATH=" + os.Getenv("PATH"), "LANG=C.UTF-8", "HOME=" + s.dir, "ERL_EPMD_PORT=" + epmdPort,
-		"RABBITMQ_NODENAME=edison@localhost", "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_NODE_PORT=" + port, "RABBITMQ_DIST_PORT=" + distPort,
+		"RABBITMQ_NODENAME=" + name, "RABBITMQ_NODE_IP_ADDRESS=127.0.0.1", "RABBITMQ_NODE_PORT=" + port, "RABBITMQ_DIST_PORT=" + distPort,
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}",
 		"RABBITMQ_MNESIA_BASE=" + filepath.Join(s.dir, "data"), "RABBITMQ_LOG_BASE=" + filepath.Join(s.dir, "log"), "RABBITMQ_LOGS=-",
 		"RABBITMQ_ENABLED_PLUGINS_FILE=" + plugins, "RABBITMQ_PID_FILE=" + filepath.Join(s.dir, "pid"), "RABBITMQ_CONF_ENV_FILE=" + os.DevNull,
@@ -153,37 +167,11 @@ func (s *Server) environ(ctx context.Context, port, epmdAddr string) ([]string, 
 	}, nil
 }
 
-func (s *Server) listens(ctx context.Context, c *child, addr string) error {
-	for {
-		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr); err == nil {
-			return conn.Close()
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("start RabbitMQ: %w; its log:\n%s", ctx.Err(), s.tail())
-		case <-c.exited:
-			return fmt.Errorf("start RabbitMQ: %w", s.Failure())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 // Exited is closed when the server has ended.
 func (s *Server) Exited() <-chan struct{} { return s.node.exited }
 
 // Failure returns why the server ended by itself.
-func (s *Server) Failure() error {
-	ended := s.epmd
-	if s.node != nil {
-		ended = s.node
-	}
-	return fmt.Errorf("%s ended with %v; its log:\n%s", ended.cmd.Path, ended.cmd.ProcessState, s.tail())
-}
-
-func (s *Server) tail() string {
-	text, _ := os.ReadFile(s.log.Name())
-	return strings.TrimSpace(string(text[max(0, len(text)-maxTail):]))
-}
+func (s *Server) Failure() error { return s.failure(s.node) }
 
 // Stop stops the server cleanly, which takes seconds, and returns when it is gone.
 func (s *Server) Stop() {

@@ -124,7 +124,7 @@ func (s *Service) settings() []any {
 		of = append(of,
 			daemon.Setting{Name: variable("FEED_URL", f.Name), Default: f.URL, Help: "the feed " + f.Name + "; of several sources with names, such as regions: eu=URL us=URL" + any},
 			daemon.Setting{Name: variable("POLL", f.Name), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
-			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS, or eu=amqp://... of each source with a name; none if left out"})
+			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS, of a cluster one:5672,two:5672, or eu=amqp://... of each source with a name; none if left out"})
 	}
 	return s.shell().With(of...)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,7 +33,8 @@ type sales struct {
 	link   *Link
 	logger *slog.Logger
 	crash
-	count atomic.Int64 // requests and messages
+	count   atomic.Int64  // requests and messages
+	written chan struct{} // signals that there are messages in the outbox
 }
 
 // A seller sells in one way: it returns when the order is committed, and those know of it whom the sale tells. An error
@@ -75,6 +77,16 @@ func (s *sales) serve(ctx context.Context, kind string, env map[string]string, r
 		sell, err = s.byQueues(ctx)
 	case SalesByStream:
 		sell, err = s.byStream(ctx)
+	case SalesAlone:
+		sell = s.alone
+	case SalesByOutbox:
+		if sell, err = s.byOutbox(ctx); err == nil {
+			ending, end := context.WithCancel(ctx)
+			var relaying sync.WaitGroup
+			relaying.Go(func() { s.relayOutbox(ending) })
+			defer relaying.Wait()
+			defer end()
+		}
 	default:
 		var log *publish.Log
 		if log, err = publish.Open(ctx, s.db, publish.Options{Logger: s.logger}); err == nil {

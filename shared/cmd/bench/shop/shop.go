@@ -1,5 +1,5 @@
 // Package shop is a shop to measure: sales and each consumer a process and a database of its own, connected in one of
-// five ways, each written as an engineer would who has chosen it.
+// seven ways, each written as an engineer would who has chosen it.
 package shop
 
 import (
@@ -20,6 +20,8 @@ const (
 	SalesByCalls  = "sales-calls"  // asks each consumer by HTTP, then commits
 	SalesByQueues = "sales-queues" // commits, then fills a queue for each consumer
 	SalesByStream = "sales-stream" // commits, then publishes to a fanout exchange
+	SalesByOutbox = "sales-outbox" // commits order and message at once, and publishes its messages until they are confirmed
+	SalesAlone    = "sales-alone"  // commits, and tells nobody
 	SalesByFeed   = "feed"         // commits order and entry of a feed at once, and serves the feed
 
 	CalledConsumer = "consumer-calls"
@@ -28,32 +30,35 @@ const (
 	FeedConsumer   = "consumer-feed"
 	PureCopy       = "consumer-pure" // FeedConsumer with declared columns: it has two appliers
 
-	Relay = "relay" // from the feed to RabbitMQ
+	Relay   = "relay"   // from the feed to RabbitMQ
+	Capture = "capture" // from PostgreSQL's write-ahead log to a fanout exchange
 )
 
 // The settings of the processes, environment variables, beside those of a subscriber.
 const (
-	Addr    = "ADDR"         // host:port to listen on; sales take any free one by default
-	Name    = "SHOP_NAME"    // of a consumer, and of its queue
-	Broker  = "SHOP_BROKER"  // AMQP URL
-	Told    = "SHOP_TOLD"    // the consumers that sales tells, separated by commas: URLs, or names of queues
-	History = "SHOP_HISTORY" // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
-	Slow    = "SHOP_SLOW"    // a consumer takes it for each order, one after the other
-	Replay  = "SHOP_REPLAY"  // true: sales that publish a feed offer no snapshot of it
-	MaxAge  = "FEED_MAX_AGE" // of sales that publish a feed
-	Crash   = "SHOP_CRASH"   // the process kills itself when so many orders are between the two steps that should be one
+	Addr     = "ADDR"          // host:port to listen on; sales take any free one by default
+	Name     = "SHOP_NAME"     // of a consumer, and of its queue
+	Broker   = "SHOP_BROKER"   // AMQP URL
+	Told     = "SHOP_TOLD"     // the consumers that sales tells, separated by commas: URLs, or names of queues
+	Exchange = "SHOP_EXCHANGE" // of the event stream
+	History  = "SHOP_HISTORY"  // queue of the orders that came before a newcomer: sales fills it, a consumer empties it
+	Slow     = "SHOP_SLOW"     // a consumer takes it for each order, one after the other
+	Replay   = "SHOP_REPLAY"   // true: sales that publish a feed offer no snapshot of it
+	MaxAge   = "FEED_MAX_AGE"  // of sales that publish a feed
+	Crash    = "SHOP_CRASH"    // the process kills itself when so many orders are between the two steps that should be one
 )
 
 type settings struct {
-	Addr    string        `env:"ADDR"`
-	Name    string        `env:"SHOP_NAME"`
-	Broker  string        `env:"SHOP_BROKER"`
-	Told    []string      `env:"SHOP_TOLD"`
-	History string        `env:"SHOP_HISTORY"`
-	Slow    time.Duration `env:"SHOP_SLOW"`
-	Replay  bool          `env:"SHOP_REPLAY"`
-	MaxAge  time.Duration `env:"FEED_MAX_AGE"`
-	Crash   int64         `env:"SHOP_CRASH"`
+	Addr     string        `env:"ADDR"`
+	Name     string        `env:"SHOP_NAME"`
+	Broker   string        `env:"SHOP_BROKER"`
+	Told     []string      `env:"SHOP_TOLD"`
+	Exchange string        `env:"SHOP_EXCHANGE" envDefault:"shop"`
+	History  string        `env:"SHOP_HISTORY"`
+	Slow     time.Duration `env:"SHOP_SLOW"`
+	Replay   bool          `env:"SHOP_REPLAY"`
+	MaxAge   time.Duration `env:"FEED_MAX_AGE"`
+	Crash    int64         `env:"SHOP_CRASH"`
 }
 
 // patience is how long a sale waits for others before it goes on without them: a buyer waits no longer, either.
@@ -90,9 +95,14 @@ func Serve(ctx context.Context, kind, databaseURL string, env map[string]string,
 		return own.serveQueue(ctx, ready)
 	case StreamConsumer:
 		return own.serveStream(ctx, ready)
-	case SalesByCalls, SalesByQueues, SalesByStream, SalesByFeed:
+	case SalesByCalls, SalesByQueues, SalesByStream, SalesByOutbox, SalesAlone, SalesByFeed:
 		s := &sales{settings: set, db: db.Pool, link: NewLink(set.Broker, 0), logger: logger}
 		return s.serve(ctx, kind, env, ready)
+	}
+	if kind == Capture {
+		s := &sales{settings: set, db: db.Pool, link: NewLink(set.Broker, 0), logger: logger}
+		defer s.link.Close()
+		return (&capture{sales: s, url: databaseURL}).run(ctx, ready)
 	}
 	return daemon.Usagef("there is no process %q", kind)
 }

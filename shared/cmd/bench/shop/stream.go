@@ -9,30 +9,27 @@ import (
 	"github.com/edison-cars/data-feeds/shared/order"
 )
 
-// exchange is the event stream's. The relay's has another name.
-const exchange = "shop"
-
 // byStream sells by an event stream: sales commits, then publishes to a fanout exchange, unconfirmed. (Confirmed, it
 // would do as work queues do.)
 func (s *sales) byStream(ctx context.Context) (seller, error) {
 	ch, err := s.link.Channel(ctx)
 	if err == nil {
-		err = declareExchange(ch)
+		err = s.declareExchange(ch)
 	}
 	if err == nil && s.History != "" { // for newcomers
-		err = bindQueue(ch, s.History)
+		err = s.bindQueue(ch, s.History)
 	}
 	return s.sellByStream, err
 }
 
-func declareExchange(ch *amqp.Channel) error {
-	return ch.ExchangeDeclare(exchange, amqp.ExchangeFanout, true, false, false, false, nil)
+func (s *settings) declareExchange(ch *amqp.Channel) error {
+	return ch.ExchangeDeclare(s.Exchange, amqp.ExchangeFanout, true, false, false, false, nil)
 }
 
-func bindQueue(ch *amqp.Channel, name string) error {
+func (s *settings) bindQueue(ch *amqp.Channel, name string) error {
 	_, err := ch.QueueDeclare(name, true, false, false, false, nil)
 	if err == nil {
-		err = ch.QueueBind(name, "", exchange, false, nil)
+		err = ch.QueueBind(name, "", s.Exchange, false, nil)
 	}
 	return err
 }
@@ -46,7 +43,7 @@ func (s *sales) sellByStream(ctx context.Context, o *order.Order) (committedAt t
 	s.count.Add(1)
 	ch, err := s.link.Channel(ctx)
 	if err == nil {
-		err = ch.PublishWithContext(ctx, exchange, "", false, false, Persistent(body))
+		err = ch.PublishWithContext(ctx, s.Exchange, "", false, false, Persistent(body))
 	}
 	if err != nil {
 		s.logger.ErrorContext(ctx, "an order was not published", "order_id", o.ID, "error", err)
@@ -60,9 +57,9 @@ const streamAhead = 20
 // repetitions. A newcomer empties the history queue first.
 func (c *consumer) serveStream(ctx context.Context, ready func(any)) error {
 	declare := func(ch *amqp.Channel) error {
-		err := declareExchange(ch)
+		err := c.declareExchange(ch)
 		if err == nil {
-			err = bindQueue(ch, c.Name)
+			err = c.bindQueue(ch, c.Name)
 		}
 		return err
 	}
