@@ -307,6 +307,53 @@ func (r *resyncer) lostIDs(ctx context.Context) ([]uuid.UUID, error) {
 	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }
 
+// errRefusedAgain says that the copy refuses entities of the lost end that have come again. As their rows are of the lost
+// end, their older versions are looked up before the resync ends.
+var errRefusedAgain = errors.New("an entity of the lost end has come again and is refused")
+
+// cameAgain returns the positions of the entities of the lost end that have come again, so that they were not looked up.
+func (r *resyncer) cameAgain(ctx context.Context, lost feed.Cursor) (map[uuid.UUID]int64, error) {
+	if lost.IsStart() {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTimeout)
+	defer cancel()
+	rows, err := r.pool.Query(ctx, `
+		select id, position from resynced_entity
+		 where service = $1 and feed = $2 and not bad and entity is not null and position > $3
+		       and id in (select unnest(ids) from copied_page where service = $1 and feed = $2 and position > $3)`, r.service, r.Name, lost.Position)
+	if err != nil {
+		return nil, err
+	}
+	again := map[uuid.UUID]int64{}
+	var id uuid.UUID
+	var position int64
+	_, err = pgx.ForEachRow(rows, []any{&id, &position}, func() error { again[id] = position; return nil })
+	return again, err
+}
+
+// loseAgain notes that the newest versions of these entities are bad, and that what the source had of them is to be
+// looked up.
+func (r *resyncer) loseAgain(ctx context.Context, at progress, ids []uuid.UUID) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dbTimeout)
+	defer cancel()
+	return r.inTx(ctx, func(first *pgx.Batch) {
+		first.Queue(`
+			update subscription set resync_cursor = resync_cursor
+			 where service = $1 and feed = $2 and resync_cursor = $3 and coalesce(`+currentLost+`, '0') = $4`,
+			r.service, r.Name, at.resync.cursor.String(), at.resync.lost.String()).Exec(fenced)
+		first.Queue(`
+			insert into resynced_entity (service, feed, id, version, position, updated, entity, bad, first_position)
+			select service, feed, id, version, position, updated, entity, true, first_position
+			  from resynced_entity where service = $1 and feed = $2 and id = any($3) and not bad
+			on conflict do nothing`, r.service, r.Name, ids) // one that is there is newer
+		first.Queue(`
+			update resynced_entity set version = 0, position = 0, entity = null, first_position = null, lost = true
+			 where service = $1 and feed = $2 and id = any($3) and not bad`, r.service, r.Name, ids)
+		first.Queue(emptyNoted, r.service, r.Name)
+	}, func(pgx.Tx) error { return nil })
+}
+
 // noteFound notes what a page of the snapshot has of the entities, which are in the order of their ids.
 func (r *resyncer) noteFound(ctx context.Context, page *feed.Page, lost []uuid.UUID, at progress) error {
 	page, err := r.applier.erasures.forget(ctx, page)

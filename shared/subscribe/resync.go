@@ -1,6 +1,7 @@
 package subscribe
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -106,12 +107,16 @@ func (r *resyncer) goOn(ctx context.Context, at progress, scheduled bool) error 
 		if !f.Page.UpToDate {
 			continue
 		}
-		if !at.resync.lost.IsStart() {
-			if err := r.lookUpLost(ctx, at, scheduled); err != nil {
-				return r.beginAgain(ctx, at, err)
+		for {
+			if !at.resync.lost.IsStart() {
+				if err := r.lookUpLost(ctx, at, scheduled); err != nil {
+					return r.beginAgain(ctx, at, err)
+				}
+			}
+			if err := r.end(ctx, at); !errors.Is(err, errRefusedAgain) {
+				return err
 			}
 		}
-		return r.end(ctx, at)
 	}
 	return ctx.Err()
 }
@@ -227,9 +232,14 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		r.applier.quarantine.witness.Store(nil)
 		r.applier.quarantine.sought.Store(false)
 	}
+	again, err := r.cameAgain(ctx, lost)
+	if err != nil {
+		return err
+	}
 	var applied, gone int
 	var bad []rejection
-	err := r.inTx(ctx, func(first *pgx.Batch) {
+	var refused []uuid.UUID // of the lost end, and their older versions were not looked up
+	err = r.inTx(ctx, func(first *pgx.Batch) {
 		first.Queue(`
 			update subscription set cursor = resync_cursor, etag = '', etag_url = '', head_position = $4, as_of = $5, last_success_at = $6,
 			       failing_since = null, stale = false,
@@ -267,6 +277,15 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 			if err := r.applier.quarantine.settle(bad); err != nil {
 				return err
 			}
+			refused = nil
+			for _, b := range bad {
+				if again[b.ID] == b.Position && b.Position > 0 {
+					refused = append(refused, b.ID)
+				}
+			}
+			if len(refused) > 0 {
+				return errRefusedAgain
+			}
 		}
 		for _, sql := range []string{
 			`delete from rejected_entry e where service = $1 and feed = $2 and ($3 = 0 or position > $3 or ` + fmt.Sprintf(isNoted, "entity_id") + `)`,
@@ -279,9 +298,12 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 		}
 		return r.applier.quarantine.reject(ctx, tx, bad)
 	})
+	if errors.Is(err, errRefusedAgain) {
+		return cmp.Or(r.loseAgain(ctx, at, refused), err)
+	}
 	_, ended := errors.AsType[*sessionError](err)
-	_, refused := errors.AsType[*refusedError](err)
-	if ended || refused && !lost.IsStart() { // with a witness, the next attempt may tell why
+	_, allRefused := errors.AsType[*refusedError](err)
+	if ended || allRefused && !lost.IsStart() { // with a witness, the next attempt may tell why
 		r.applier.quarantine.seekWitness(ctx, r.fetcher.client)
 	}
 	if err != nil {
