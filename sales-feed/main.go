@@ -10,17 +10,22 @@ import (
 	"io"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"github.com/edison-cars/data-feeds/sales-feed/customers"
 	"github.com/edison-cars/data-feeds/sales-feed/sales"
 	"github.com/edison-cars/data-feeds/sales-feed/serve"
 	"github.com/edison-cars/data-feeds/shared/access"
+	"github.com/edison-cars/data-feeds/shared/customer"
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/service"
 )
 
 const usage = `Usage: sales-feed
        sales-feed customers
        sales-feed serve
+       sales-feed republish [--rate 100] [--after ID] FEED
        sales-feed token [--operator | --feeds orders,builds] NAME
        sales-feed --version
 
@@ -32,6 +37,8 @@ serve serves every feed of the database DATABASE_URL, whichever program or SQL s
 made later by SQL: select feed_create('invoices'). It appends what attached tables stage, and runs their backfills. It
 makes the tables of the feeds if they are missing. If its role may not make or use them, it prints the SQL for their owner
 and ends with exit code 3.
+
+republish appends every order or customer to its feed again; see sales-feed republish --help.
 
 Both apps take an Idempotency-Key with POST: for IDEMPOTENCY_KEY_AGE the same request with the same key gets the first answer again, and
 nothing is done twice. After that the key is forgotten.
@@ -51,13 +58,15 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 		return runApp(ctx, command, args[1:], env, stdout, customers.Help, customers.Run)
 	case command == "serve":
 		return runApp(ctx, command, args[1:], env, stdout, serve.Help, serve.Run)
+	case command == "republish":
+		return republish(ctx, args[1:], env, stdout)
 	case command == "token":
 		return printToken(args[1:], stdout)
 	case command == "--version":
 		_, err := fmt.Fprintln(stdout, "sales-feed", daemon.Version())
 		return err
 	case command != "" && !strings.HasPrefix(command, "-"):
-		hint := cmp.Or(daemon.DidYouMean(command, []string{"customers", "serve", "token"}), "; see sales-feed --help")
+		hint := cmp.Or(daemon.DidYouMean(command, []string{"customers", "serve", "republish", "token"}), "; see sales-feed --help")
 		return daemon.Usagef("there is no command %q%s", command, hint)
 	}
 	return runApp(ctx, "sales", args, env, stdout, sales.Help, sales.Run)
@@ -82,12 +91,53 @@ func runApp[S any](
 	return run(ctx, settings, stdout)
 }
 
+const republishHelp = `Usage: sales-feed republish [--rate 100] [--after ID] FEED
+
+Appends every entity of the feed orders or customers again, as it is now, with its next version. Use it after the contract
+got a member that older entries lack. The app goes on meanwhile; both need the same DATABASE_URL, and for customers the
+same ERASED_FILE. With a private PostgreSQL, stop the app first. An app of which a table is attached to a feed calls
+select feed_backfill('FEED') instead.
+
+  --rate N     entities a second, at most (default 100): subscribers read each of them
+  --after ID   go on after the entity at which an earlier run ended
+`
+
+func republish(ctx context.Context, args []string, env map[string]string, stdout io.Writer) error {
+	flags := flag.NewFlagSet("republish", flag.ContinueOnError)
+	flags.SetOutput(stdout)
+	rate := flags.Int("rate", 100, "")
+	var after uuid.UUID
+	flags.TextVar(&after, "after", after, "")
+	flags.Usage = func() { fmt.Fprint(stdout, republishHelp) }
+	if err := flags.Parse(args); err != nil {
+		return daemon.Usagef("%w", err)
+	}
+	if *rate < 1 {
+		return daemon.Usagef("republish: --rate takes a number from 1")
+	}
+	switch name := flags.Arg(0); {
+	case flags.NArg() == 1 && name == order.Feed:
+		var settings sales.Settings
+		if err := daemon.Parse(env, &settings); err != nil {
+			return err
+		}
+		return sales.Republish(ctx, settings, stdout, *rate, after)
+	case flags.NArg() == 1 && name == customer.Feed:
+		var settings customers.Settings
+		if err := daemon.Parse(env, &settings); err != nil {
+			return err
+		}
+		return customers.Republish(ctx, settings, stdout, *rate, after)
+	}
+	return daemon.Usagef("republish takes one feed, behind the flags: orders or customers; see republish --help")
+}
+
 const tokenHelp = `Usage: sales-feed token [--operator | --feeds orders,builds] NAME
 
 Makes a token for a reader of feeds, or for an operator, and prints it once, with the entry for TOKENS or TOKENS_FILE.
 
   --operator      for an operator, who may do all that a reader may, see all pages and change settings
-  --feeds FEEDS   feeds that a reader may read, such as orders,builds (default all)
+  --feeds FEEDS   feeds and views that a reader may read, such as orders,customers/views/delivery (default all)
 `
 
 func printToken(args []string, stdout io.Writer) error {

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"io"
 	"regexp"
 	"strings"
 	"testing"
@@ -52,6 +53,7 @@ func TestCommandLine(t *testing.T) {
 		"custmers": `there is no command "custmers"; did you mean "customers"?`,
 		"tokens":   `there is no command "tokens"; did you mean "token"?`,
 		"orders":   `there is no command "orders"; see sales-feed --help`,
+		"republis": `there is no command "republis"; did you mean "republish"?`,
 	} {
 		if err := run(t.Context(), []string{args}, nil, &out); !errors.Is(err, daemon.ErrUsage) || err.Error() != says {
 			t.Errorf("%s: %v", args, err)
@@ -80,6 +82,10 @@ func TestSettings(t *testing.T) {
 		if strings.Count(out.String(), "\n") != 2 {
 			t.Errorf("%s: %s", app, &out)
 		}
+	}
+	err := run(t.Context(), nil, map[string]string{"DATABASE_READ_URL": "postgres://db2/sales"}, io.Discard)
+	if !errors.Is(err, daemon.ErrUsage) || !strings.Contains(err.Error(), "DATABASE_READ_URL") {
+		t.Errorf("standbys of a private database: %v", err)
 	}
 }
 

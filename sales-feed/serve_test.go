@@ -358,3 +358,36 @@ func TestServeWithoutRights(t *testing.T) {
 		})
 	}
 }
+
+// A process reads from the standbys of DATABASE_READ_URL, and is as ready without them.
+func TestServeFromStandbys(t *testing.T) {
+	t.Parallel()
+	binary := build(t)
+	primary, standby := pgtest.Replicated(t)
+	primary.Exec("alter system set synchronous_standby_names = ''", "select pg_reload_conf()")
+	pool := primary.Open("things")
+	_, at := start(t, serving(t, binary, "DATABASE_READ_URL="+standby.URL("things")), primary.URL("things"))
+	query(t, pool, `select feed_create('things', personal => true); select feed_put('things', 1, '{"name":"Ada"}')`)
+	query(t, pool, `select feed_put('things', 2, '{"name":"Bob"}')`)
+	within(t, at+"/feeds/things?after=0", "Bob")
+	const page = "/feeds/things?after=0&limit="
+	for limit, end := 1, time.Now().Add(time.Minute); ; limit = limit%1000 + 1 {
+		within(t, fmt.Sprint(at, page, limit), "Ada")
+		if _, body, _ := get(t, at+"/metrics"); strings.Contains(body, `feed_reads_total{from="standby"}`) {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("the standby is not read from")
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	standby.Exec(`select pg_wal_replay_pause()`)
+	query(t, pool, `select feed_erase('things', 1)`)
+	body, _ := within(t, at+"/feeds/things?after=0&limit=999", `"erased":true`)
+	if strings.Contains(body, "Ada") {
+		t.Errorf("the page has what is erased: %s", body)
+	}
+	standby.Stop()
+	within(t, at+"/readyz", "")
+	within(t, at+"/feeds/things?after=0&limit=998", "Bob")
+}

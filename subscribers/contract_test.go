@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/edison-cars/data-feeds/shared/subscribe"
 	"github.com/edison-cars/data-feeds/subscribers/services"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -39,10 +40,10 @@ type readers struct {
 	all     []reader
 }
 
-// A reader is a service's copy of one feed.
+// A reader is a service's copy of one feed, or of a view of it.
 type reader struct {
-	service, feed, table, url string
-	pool                      *pgxpool.Pool
+	service, feed, view, table, url string
+	pool                            *pgxpool.Pool
 }
 
 func newReaders(t *testing.T) *readers {
@@ -56,16 +57,22 @@ func newReaders(t *testing.T) *readers {
 			continue
 		}
 		for _, f := range s.Feeds {
-			env["FEED_URL_"+strings.ToUpper(f.Name)] = r.sources[f.Name].url
+			env["FEED_URL_"+strings.ToUpper(f.Name)] = r.sources[f.Name].url + viewOf(f)
 			env["POLL_"+strings.ToUpper(f.Name)] = "@yearly"
 		}
 		pool := pgtest.New(t)
 		url := start(t, s.Name, pool, env)
 		for _, f := range s.Feeds {
-			r.all = append(r.all, reader{s.Name, f.Name, f.Table, url, pool})
+			r.all = append(r.all, reader{s.Name, f.Name, viewOf(f), f.Table, url, pool})
 		}
 	}
 	return r
+}
+
+// viewOf returns the path of the view that a service reads, below that of the feed, or "" if it reads the feed.
+func viewOf(f subscribe.Feed) string {
+	_, view, _ := strings.Cut(f.URL, "/feeds/"+f.Name)
+	return view
 }
 
 // An entity is one that a feed publishes; good ones must arrive.
@@ -120,8 +127,8 @@ func ids(t *testing.T, pool *pgxpool.Pool, sql string, args ...any) map[uuid.UUI
 	return found
 }
 
-// agree fails the test unless every entity is applied by all readers of the feed, or rejected by all, and the good ones
-// are applied.
+// agree fails the test unless every entity is applied by all readers of the feed or view, or rejected by all, and the
+// good ones are applied.
 func (r *readers) agree(t *testing.T, entities []entity) (rejected map[uuid.UUID]bool) {
 	t.Helper()
 	rejected = map[uuid.UUID]bool{}
@@ -137,12 +144,12 @@ func (r *readers) agree(t *testing.T, entities []entity) (rejected map[uuid.UUID
 				t.Errorf("%s, %s: applied %t, rejected %t: %.300q", reader.service, e.name, has[e.id], bad[e.id], e.payload)
 			case e.good && bad[e.id]:
 				t.Errorf("%s has rejected a good one, %s: %.300q", reader.service, e.name, e.payload)
-			case first[e.feed] != nil && first[e.feed][e.id] != bad[e.id]:
+			case first[reader.feed+reader.view] != nil && first[reader.feed+reader.view][e.id] != bad[e.id]:
 				t.Errorf("%s, %s: rejected %t, unlike the others: %.300q", reader.service, e.name, bad[e.id], e.payload)
 			}
 		}
-		if first[reader.feed] == nil {
-			first[reader.feed] = bad
+		if first[reader.feed+reader.view] == nil {
+			first[reader.feed+reader.view] = bad
 		}
 		for id := range bad {
 			rejected[id] = true
@@ -336,7 +343,7 @@ func mutate(t *rapid.T, v jsontext.Value) string {
 	return "[" + b.String() + "]"
 }
 
-// Whatever is wrong with an entity: all services that read the feed put it aside, or none does; and the good ones
+// Whatever is wrong with an entity: all services that read the feed, or the same view of it, put it aside, or none does; and the good ones
 // arrive.
 func TestBadEntriesProperty(t *testing.T) {
 	t.Parallel()

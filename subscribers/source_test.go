@@ -54,8 +54,13 @@ func (s *source) startAnew(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.log.Close)
+	var views []feed.DeclaredView
+	if s.feed == customer.Feed {
+		views = customer.Views
+	}
 	var handler http.Handler = feedhttp.New(s.log, feedhttp.Options{Name: "Source", PublicURL: "http://source.example"}, feed.Description{
-		Name: s.feed, Title: s.feed, ID: "tag:edison-cars.example,2026:" + s.feed, Personal: s.feed == customer.Feed,
+		Views: views,
+		Name:  s.feed, Title: s.feed, ID: "tag:edison-cars.example,2026:" + s.feed, Personal: s.feed == customer.Feed,
 		Show: func(feed.Entry) (feed.Shown, error) { return feed.Shown{Title: "An entry"}, nil },
 	})
 	s.handler.Store(&handler)

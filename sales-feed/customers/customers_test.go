@@ -45,12 +45,12 @@ type app struct {
 }
 
 // open returns the app with a database of its own; start, on a database that is there.
-func open(t *testing.T, env ...string) *app {
+func open(t testing.TB, env ...string) *app {
 	t.Helper()
 	return start(t, pgtest.New(t, Migrations()...), env...)
 }
 
-func start(t *testing.T, pool *pgxpool.Pool, env ...string) *app {
+func start(t testing.TB, pool *pgxpool.Pool, env ...string) *app {
 	t.Helper()
 	vars := map[string]string{"ACCESS": "open", "STOREFRONT_URL": "https://shop.example", "BUYER_KEY": buyerKey}
 	for _, kv := range env {
@@ -89,7 +89,7 @@ var (
 )
 
 // as returns the header of a customer's token that has not ended.
-func (a *app) as(t *testing.T, id uuid.UUID) []string {
+func (a *app) as(t testing.TB, id uuid.UUID) []string {
 	t.Helper()
 	since, err := buyer.Since(t.Context(), a.pool, id)
 	if err != nil {
@@ -104,7 +104,7 @@ func (a *app) as(t *testing.T, id uuid.UUID) []string {
 
 // do sends a request with headers given as name, value, name, value ... With neither Authorization nor Cookie it is
 // that of the customer whose account it asks for.
-func (a *app) do(t *testing.T, method, path, body string, header ...string) (*http.Response, string) {
+func (a *app) do(t testing.TB, method, path, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, a.URL+path, strings.NewReader(body))
 	if err != nil {
@@ -136,7 +136,7 @@ func (a *app) do(t *testing.T, method, path, body string, header ...string) (*ht
 }
 
 // json sends JSON and gives the customer that is answered with.
-func (a *app) json(t *testing.T, method, path, body string, want int, header ...string) (*http.Response, customer.Customer) {
+func (a *app) json(t testing.TB, method, path, body string, want int, header ...string) (*http.Response, customer.Customer) {
 	t.Helper()
 	resp, text := a.do(t, method, path, body, append([]string{"Content-Type", "application/json"}, header...)...)
 	var p customer.Customer
@@ -647,7 +647,7 @@ func TestLongestAccount(t *testing.T) {
 }
 
 // handlerOf returns what answers the app's requests. The settings have a PublicURL.
-func handlerOf(t *testing.T, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
+func handlerOf(t testing.TB, settings Settings, pool *pgxpool.Pool, log *publish.Log, logger *slog.Logger) http.Handler {
 	t.Helper()
 	r, err := service.NewRouter(shell, settings.Settings, pool, logger)
 	if err != nil {

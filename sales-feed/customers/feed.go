@@ -17,6 +17,7 @@ func customersFeed(publicURL string) feed.Description {
 		Text:     "Every customer, complete, at the sign-up and at each change, in commit order. Deleted accounts are erased from it.",
 		Personal: true,
 		Schema:   customer.Schema,
+		Views:    customer.Views,
 		Show: func(e feed.Entry) (feed.Shown, error) {
 			p := new(customer.Customer)
 			if err := json.Unmarshal(e.Entity, p); err != nil {

@@ -80,7 +80,7 @@ func Run(ctx context.Context, settings Settings, stdout io.Writer) error {
 	}
 	defer p.Close()
 	log, err := publish.Open(ctx, p.Pool, publish.Options{
-		Logger: logger, FromSQL: true, Erasures: publish.Erasures{File: erasedFile(settings, p.Pool.Config().ConnConfig)},
+		Logger: logger, Standbys: p.Standbys, FromSQL: true, Erasures: publish.Erasures{File: erasedFile(settings, p.Pool.Config().ConnConfig)},
 		CompactAfter: time.Duration(settings.CompactAfter),
 	})
 	if err != nil {

@@ -53,7 +53,7 @@ func (a App) Run(ctx context.Context, settings service.Settings, stdout io.Write
 		return err
 	}
 	log, err := publish.Open(ctx, p.Pool, publish.Options{
-		Logger: logger, Erasures: a.Erasures, CompactAfter: time.Duration(settings.CompactAfter),
+		Logger: logger, Standbys: p.Standbys, Erasures: a.Erasures, CompactAfter: time.Duration(settings.CompactAfter),
 	})
 	if err != nil {
 		return err

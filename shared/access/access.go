@@ -52,7 +52,7 @@ func Look(c *gin.Context) (Identity, error) {
 type Settings struct {
 	Access     Mode   `env:"ACCESS" envDefault:"closed" help:"closed, or open: programs and browsers on this machine have an operator's rights without a token"`
 	Hosts      Hosts  `env:"HOSTS" help:"names and addresses, beside PUBLIC_URL's and localhost, by which clients reach this server: feeds.example,10.0.0.7"`
-	Tokens     Tokens `env:"TOKENS" help:"tokens of readers and operators: NAME:operator:HASH,NAME:reader:HASH,NAME:reader=FEED+FEED:HASH, as sales-feed token prints them"`
+	Tokens     Tokens `env:"TOKENS" help:"tokens of readers and operators: NAME:operator:HASH,NAME:reader:HASH,NAME:reader=FEED+FEED:HASH, as sales-feed token prints them; FEED/views/VIEW is a view alone"`
 	TokensFile string `env:"TOKENS_FILE" help:"file with such tokens, one per line, # starts a comment; reread within 5 s of a change"`
 }
 

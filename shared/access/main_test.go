@@ -112,6 +112,9 @@ func engine(t *testing.T, a *Access, trusted ...string) *gin.Engine {
 	readers, operators := e.Group("", a.Reader()), e.Group("", a.Operator())
 	webserver.GET(readers, "/feeds", say)
 	webserver.GET(readers, "/feeds/:feed", say)
+	webserver.GET(readers, "/feeds/:feed/:id", say)
+	webserver.GET(readers, "/feeds/:feed/views/:view", say)
+	webserver.GET(readers, "/feeds/:feed/views/:view/:id", say)
 	seal := func(c *gin.Context) { c.Header("Cache-Control", "private, max-age=31536000, immutable") }
 	webserver.GET(readers, "/feeds/:feed/sealed", seal, say)
 	webserver.GET(readers, "/feeds/:feed/unchanged", seal, func(c *gin.Context) { web.NotModified(c.Writer) })

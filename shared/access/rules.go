@@ -156,7 +156,8 @@ func (a *Access) claim(req *http.Request) *claim {
 
 // Reader is middleware that admits readers and operators: by `Authorization: Bearer TOKEN` (RFC 6750), by Basic (RFC
 // 7617) with the token as password and its name or nothing as user, by an operator's session, or by open access. Tokens
-// in URLs are ignored. If the route has a parameter feed, a reader's token must be granted that feed.
+// in URLs are ignored. If the route has a parameter feed, a reader's token must be granted that feed, or the view that the parameter view
+// names.
 func (a *Access) Reader() gin.HandlerFunc {
 	return webserver.HandleLong(func(c *gin.Context) error {
 		has, err := claimOf(c)
@@ -167,7 +168,7 @@ func (a *Access) Reader() gin.HandlerFunc {
 		default:
 			return a.unauthorized(has, a.both, "This needs a token: as Bearer, or as the password of Basic.")
 		}
-		if feed := c.Param("feed"); has.token != nil && feed != "" && !has.token.mayRead(feed) {
+		if feed := c.Param("feed"); has.token != nil && feed != "" && !has.token.mayRead(feed, c.Param("view")) {
 			return web.Errorf(http.StatusForbidden, "The token of %s is not for this feed.", has.Name)
 		}
 		bind(c, has)

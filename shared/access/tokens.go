@@ -38,7 +38,7 @@ type Tokens struct {
 
 type token struct {
 	Identity
-	feeds  []string // that a reader may read; nil means all
+	feeds  []string // and views, orders/views/open, that a reader may read; nil means all
 	hash   sum
 	ending *webserver.Ending // of the token's requests, when the token is revoked
 	// The rights of requests with the token. As a password it has at most a reader's rights, since browsers send
@@ -54,7 +54,7 @@ var (
 )
 
 // UnmarshalText reads a list of NAME:ROLE:HASH, separated by commas or white space. ROLE is operator, reader or
-// reader=FEED+FEED; HASH is the SHA-256 of a token in hex. A name may be listed several times, so that its owner can
+// reader=FEED+FEED, where FEED/views/VIEW is a view alone; HASH is the SHA-256 of a token in hex. A name may be listed several times, so that its owner can
 // change tokens without a gap. Errors do not repeat the input.
 func (t *Tokens) UnmarshalText(text []byte) error {
 	list := Tokens{byHash: map[sum]*token{}}
@@ -145,13 +145,18 @@ func (t *Tokens) find(text string) *token {
 	return t.byHash[sha256.Sum256(buffer[:copy(buffer[:], text)])]
 }
 
-// mayRead reports whether the token is granted the feed, named as in URLs.
-func (t *token) mayRead(feed string) bool {
-	if t.feeds == nil || slices.Contains(t.feeds, feed) {
+// mayRead reports whether the token is granted the feed, or the view of it unless that is empty, named as in URLs. A
+// token for a feed is one for its views.
+func (t *token) mayRead(feed, view string) bool {
+	return t.feeds == nil || t.granted(feed) || view != "" && t.granted(feed+"/views/"+view)
+}
+
+func (t *token) granted(name string) bool {
+	if slices.Contains(t.feeds, name) {
 		return true
 	}
 	for _, suffix := range []string{".atom", ".json", ".html", ".cloudevents"} {
-		if name, ok := strings.CutSuffix(feed, suffix); ok {
+		if name, ok := strings.CutSuffix(name, suffix); ok {
 			return slices.Contains(t.feeds, name)
 		}
 	}

@@ -56,11 +56,37 @@ func TestTokens(t *testing.T) {
 				"orders": true, "orders.json": true, "orders.atom": true, "orders.cloudevents": true, "builds.html": true,
 				"customers": false, "orders.csv": false, "orders.json.json": false, "": false, ".json": false, "order": false, "Orders": false,
 			} {
-				if list.find(scarce).mayRead(feed) != may || !list.find(old).mayRead(feed) || !list.find(ada).mayRead(feed) {
+				if list.find(scarce).mayRead(feed, "") != may || !list.find(old).mayRead(feed, "") || !list.find(ada).mayRead(feed, "") {
 					t.Errorf("feed %q", feed)
 				}
 			}
 		})
+	}
+}
+
+// A token for a view reads that view alone, and one for a feed the views, too.
+func TestTokensOfViews(t *testing.T) {
+	t.Parallel()
+	of := func(grants string) *token {
+		var list Tokens
+		text, hash := NewToken()
+		if err := list.UnmarshalText([]byte("warehouse:reader=" + grants + ":" + hash)); err != nil {
+			t.Fatal(err)
+		}
+		return list.find(text)
+	}
+	view, whole := of("orders/views/open"), of("builds+orders")
+	for _, x := range []struct {
+		feed, view      string
+		byView, byWhole bool
+	}{
+		{"orders", "open", true, true}, {"orders", "open.atom", true, true}, {"orders", "", false, true}, {"orders.json", "", false, true},
+		{"orders", "other", false, true}, {"orders", "open.csv", false, true}, {"customers", "open", false, false}, {"orders/views/open", "", true, false},
+		{"", "open", false, false}, {"orders", "views/open", false, true},
+	} {
+		if view.mayRead(x.feed, x.view) != x.byView || whole.mayRead(x.feed, x.view) != x.byWhole {
+			t.Errorf("%+v", x)
+		}
 	}
 }
 

@@ -42,10 +42,11 @@ type Build struct {
 	UpdatedAt  feed.Time  `json:"updated_at" xml:"updated_at"`                      // UTC; grows strictly with Version
 }
 
-var rules = contract.Of[Build]()
+// Contract is what the rules of [Build] are: readers take the part that they need.
+var Contract = contract.Of[Build]()
 
 // Schema is the contract as a JSON Schema.
-var Schema = rules.Schema("build")
+var Schema = Contract.Schema("build")
 
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
-func Check(e feed.Entry) error { return rules.Check(e) }
+func Check(e feed.Entry) error { return Contract.Check(e) }

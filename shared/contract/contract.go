@@ -66,7 +66,7 @@ type Contract struct{ root *rule }
 //   - the length of a text in characters: "0..100"; or its values: "placed|cancelled"; or "date", a day such as 2026-11-23;
 //   - the length of a list: "1..20". The tag each defines its elements.
 //
-// UUIDs have 36 characters. Times are of RFC 3339, in the years 1 to 9999 in UTC. The members id and version must equal
+// The tag deprecated:"true" says that a member will go. UUIDs have 36 characters. Times are of RFC 3339, in the years 1 to 9999 in UTC. The members id and version must equal
 // the entry's. Of panics if a field has no bounds or a type that it does not support.
 func Of[T any]() *Contract {
 	return &Contract{newRule(reflect.TypeFor[T](), "", "")}

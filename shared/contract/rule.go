@@ -21,6 +21,10 @@ type rule struct {
 	schema   schema
 	read     func(*reader) error
 	optional bool // it may be null or missing
+
+	fields      []field // of an object
+	element     *rule   // of a list, with its least and greatest length
+	least, most int64
 }
 
 // newRule returns the rule of a type; check and each are the tags of its field.
@@ -37,7 +41,8 @@ func newRule(t reflect.Type, check, each string) *rule {
 	case t.Kind() == reflect.Struct:
 		return object(t)
 	case t.Kind() == reflect.Slice:
-		return list(newRule(t.Elem(), each, ""), check)
+		least, most := bounds(check, math.MaxInt32)
+		return list(newRule(t.Elem(), each, ""), least, most)
 	case t.Kind() == reflect.String:
 		return text(check)
 	case t.Kind() == reflect.Bool:
@@ -49,22 +54,28 @@ func newRule(t reflect.Type, check, each string) *rule {
 }
 
 type field struct {
-	name string
+	name       string
+	deprecated bool
 	*rule
 }
 
-// object returns the rule of a struct. Names are matched exactly, in nested objects too.
+// object returns the rule of a struct.
 func object(t reflect.Type) *rule {
 	var fields []field
 	for f := range t.Fields() {
 		if name, _, _ := strings.Cut(f.Tag.Get("json"), ","); name != "-" {
-			fields = append(fields, field{name, newRule(f.Type, f.Tag.Get("check"), f.Tag.Get("each"))})
+			fields = append(fields, field{name, f.Tag.Get("deprecated") == "true", newRule(f.Type, f.Tag.Get("check"), f.Tag.Get("each"))})
 		}
 	}
 	if len(fields) > 64 {
 		panic(fmt.Sprintf("contract: %v has more than 64 members", t))
 	}
-	return &rule{schema: schemaOf(fields), read: func(r *reader) error {
+	return objectOf(fields)
+}
+
+// objectOf returns the rule of an object. Names are matched exactly, in nested objects too.
+func objectOf(fields []field) *rule {
+	return &rule{schema: schemaOf(fields), fields: fields, read: func(r *reader) error {
 		if r.PeekKind() != '{' {
 			return wrong("must be an object")
 		}
@@ -117,9 +128,9 @@ func (f *field) member(r *reader, root bool) error {
 	return nil
 }
 
-func list(element *rule, check string) *rule {
-	least, most := bounds(check, math.MaxInt32)
-	return &rule{schema: schema{"type": "array", "items": element.schema, "minItems": least, "maxItems": most}, read: func(r *reader) error {
+func list(element *rule, least, most int64) *rule {
+	s := schema{"type": "array", "items": element.schema, "minItems": least, "maxItems": most}
+	return &rule{schema: s, element: element, least: least, most: most, read: func(r *reader) error {
 		if r.PeekKind() != '[' {
 			return wrong("must be an array")
 		}

@@ -34,6 +34,11 @@ func schemaOf(fields []field) schema {
 		} else {
 			required = append(required, f.name)
 		}
+		if f.deprecated {
+			noted := maps.Clone(properties[f.name].(schema))
+			noted["deprecated"] = true
+			properties[f.name] = noted
+		}
 	}
 	return schema{"type": "object", "properties": properties, "required": required}
 }

@@ -37,10 +37,11 @@ type Address struct {
 	Country    string `json:"country" xml:"country" check:"0..2"` // ISO 3166-1 alpha-2: "DE"
 }
 
-var rules = contract.Of[Customer]()
+// Contract is what the rules of [Customer] are: readers take the part that they need.
+var Contract = contract.Of[Customer]()
 
 // Schema is the contract as a JSON Schema.
-var Schema = rules.Schema("customer")
+var Schema = Contract.Schema("customer")
 
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
-func Check(e feed.Entry) error { return rules.Check(e) }
+func Check(e feed.Entry) error { return Contract.Check(e) }

@@ -2,6 +2,7 @@
 package deploy_test
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"fmt"
 	"net"
@@ -33,8 +34,9 @@ const (
 // A program is what compose has to run.
 type program struct {
 	name, port string
-	command    []string // as in the image
-	variables  []string // that --help prints
+	command    []string          // as in the image
+	variables  []string          // that --help prints
+	paths      map[string]string // of the feeds that it reads
 }
 
 func TestCompose(t *testing.T) {
@@ -108,7 +110,7 @@ func TestCompose(t *testing.T) {
 				if strings.HasPrefix(name, "POLL_") && name != "POLL_WAIT" { // which is no schedule
 					checkPoll(t, bin, p, name)
 				} else if feed, ok := strings.CutPrefix(name, "FEED_URL_"); ok {
-					checkFeed(t, project, feed, value(service, name), value(service, "FEED_TOKEN"), value(service, "PLAIN_HOSTS"))
+					checkFeed(t, project, feed, p.paths[feed], value(service, name), value(service, "FEED_TOKEN"), value(service, "PLAIN_HOSTS"))
 				}
 			}
 		})
@@ -264,10 +266,10 @@ func checkPoll(t *testing.T, bin string, p program, name string) {
 }
 
 // checkFeed: the feed is asked where a service of the project listens, with a token that it knows if it takes tokens.
-func checkFeed(t *testing.T, project *types.Project, name, at, token, plain string) {
+func checkFeed(t *testing.T, project *types.Project, name, path, at, token, plain string) {
 	t.Helper()
 	u, err := url.Parse(at)
-	if err != nil || u.Path != "/feeds/"+strings.ToLower(name) {
+	if err != nil || u.Path != cmp.Or(path, "/feeds/"+strings.ToLower(name)) {
 		t.Fatalf("the feed %s at %q, %v", name, at, err)
 	}
 	source := project.Services[u.Hostname()]
@@ -329,7 +331,13 @@ func programs(t *testing.T, bin string) []program {
 	}
 	for _, s := range services.All() {
 		_, port, _ := net.SplitHostPort(s.Addr)
-		all = append(all, program{name: s.Name, port: port, command: []string{"subscribers", s.Name}})
+		paths := map[string]string{}
+		for _, f := range s.Feeds {
+			if u, err := url.Parse(f.URL); err == nil {
+				paths[strings.ToUpper(f.Name)] = u.Path
+			}
+		}
+		all = append(all, program{name: s.Name, port: port, command: []string{"subscribers", s.Name}, paths: paths})
 	}
 	for i, p := range all {
 		all[i].variables = variables(t, bin, p.command)

@@ -14,18 +14,26 @@ import (
 	"github.com/edison-cars/data-feeds/shared/carbuild"
 	"github.com/edison-cars/data-feeds/shared/contract"
 	"github.com/edison-cars/data-feeds/shared/customer"
+	"github.com/edison-cars/data-feeds/shared/feed"
 	"github.com/edison-cars/data-feeds/shared/order"
 	"github.com/edison-cars/data-feeds/shared/shipment"
+	"github.com/edison-cars/data-feeds/subscribers/services"
 )
 
 // A change of a contract breaks no reader: what its feed says from now on is what the released schema lets readers
 // expect, and what the feed has said already, the readers of the new contract still take.
 func TestReleasedSchemas(t *testing.T) {
 	t.Parallel()
-	for file, schema := range map[string]json.RawMessage{
-		"../order/schema.json": order.Schema, "../customer/schema.json": customer.Schema,
-		"../carbuild/schema.json": carbuild.Schema, "../shipment/schema.json": shipment.Schema,
+	for name, schema := range map[string]json.RawMessage{
+		order.Feed: order.Schema, customer.Feed: customer.Schema, carbuild.Feed: carbuild.Schema, shipment.Feed: shipment.Schema,
 	} {
+		file := map[string]string{
+			order.Feed: "../order/schema.json", customer.Feed: "../customer/schema.json",
+			carbuild.Feed: "../carbuild/schema.json", shipment.Feed: "../shipment/schema.json",
+		}[name]
+		for _, lack := range unmet(name, parse(t, schema)) {
+			t.Errorf("%s: %s", file, lack)
+		}
 		released, err := os.ReadFile(file)
 		if err == nil {
 			for _, breach := range breaches("", parse(t, released), parse(t, schema)) {
@@ -42,6 +50,137 @@ func TestReleasedSchemas(t *testing.T) {
 		if err != nil && !os.IsNotExist(err) {
 			t.Error(err)
 		}
+	}
+}
+
+// A view never changes under its name: another definition gets another name. Its members are those of its contract.
+func TestReleasedViews(t *testing.T) {
+	t.Parallel()
+	const file = "../customer/views.json"
+	var views []feed.DeclaredView
+	if text, err := os.ReadFile(file); err == nil {
+		if err := json.Unmarshal(text, &views); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var released []string // definitions
+	for _, view := range views {
+		released = append(released, view.Definition())
+	}
+	defined := map[string]string{} // definitions by name
+	for _, view := range customer.Views {
+		defined[view.Name] = view.Definition()
+	}
+	if breach := changedView(released, defined); breach != "" {
+		t.Fatal(breach)
+	}
+	now := slices.Sorted(maps.Values(defined))
+	switch {
+	case slices.Equal(released, now):
+	case *update:
+		text := "[\n  " + strings.Join(now, ",\n  ") + "\n]\n"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Error(err)
+		}
+	default:
+		t.Errorf("%s has not all views. If the new ones are meant: go test ./shared/deploy -run TestReleasedViews -update", file)
+	}
+	for i, of := range []any{customer.Delivery{}, customer.Contact{}} {
+		var members []string
+		for f := range reflect.TypeOf(of).Fields() {
+			members = append(members, f.Tag.Get("json"))
+		}
+		if !slices.Equal(members, customer.Views[i].Fields) {
+			t.Errorf("the contract of the view %s has the members %v, and the view %v", customer.Views[i].Name, members, customer.Views[i].Fields)
+		}
+	}
+}
+
+// changedView says which of the released views has another definition, or none any more.
+func changedView(released []string, defined map[string]string) string {
+	for _, definition := range released {
+		var view feed.DeclaredView
+		if err := json.Unmarshal([]byte(definition), &view); err != nil {
+			return err.Error()
+		}
+		if now := defined[view.Name]; now != definition {
+			return fmt.Sprintf("the view %s was %s and is %q. Keep it, and declare another one beside it.", view.Name, definition, now)
+		}
+	}
+	return ""
+}
+
+func TestChangedView(t *testing.T) {
+	t.Parallel()
+	view := feed.DeclaredView{Name: "part", Text: "Words.", Fields: []string{"a", "b"}, Where: map[string][]string{"c": {"x"}}}
+	released := []string{view.Definition()}
+	other := view
+	other.Text = "Other words."
+	if breach := changedView(released, map[string]string{"part": other.Definition(), "new": "{}"}); breach != "" {
+		t.Error(breach)
+	}
+	for _, change := range []func(*feed.DeclaredView){
+		func(v *feed.DeclaredView) { v.Fields = []string{"a"} }, func(v *feed.DeclaredView) { v.Fields = []string{"a", "b", "d"} },
+		func(v *feed.DeclaredView) { v.Where = nil }, func(v *feed.DeclaredView) { v.Where = map[string][]string{"c": {"x", "y"}} },
+	} {
+		other := view
+		change(&other)
+		if changedView(released, map[string]string{"part": other.Definition()}) == "" {
+			t.Errorf("%+v is taken for the same", other)
+		}
+	}
+	if changedView(released, nil) == "" {
+		t.Error("a view that is gone is not noticed")
+	}
+}
+
+// unmet returns the members that services need of a feed, and its schema lacks.
+func unmet(name string, schema object) (list []string) {
+	readers := map[string][]string{}
+	for _, s := range services.All() {
+		for _, f := range s.Feeds {
+			for _, member := range f.Needs {
+				if f.Name == name && !has(schema, strings.ReplaceAll(member, "[]", ".[]")) {
+					readers[member] = append(readers[member], s.Name)
+				}
+			}
+		}
+	}
+	for _, member := range slices.Sorted(maps.Keys(readers)) {
+		list = append(list, fmt.Sprintf("%s is gone, and is needed by %s, which would pause. Change them first.", member, strings.Join(readers[member], ", ")))
+	}
+	return list
+}
+
+// has reports whether a schema of a contract has the member at the path "lines.[].model".
+func has(schema object, path string) bool {
+	if path == "" {
+		return true
+	}
+	if either, ok := schema["anyOf"].([]any); ok {
+		schema = either[0].(object)
+	}
+	name, rest, _ := strings.Cut(path, ".")
+	next, ok := schema["items"].(object)
+	if name != "[]" {
+		properties, _ := schema["properties"].(object)
+		next, ok = properties[name].(object)
+	}
+	return ok && has(next, rest)
+}
+
+func TestUnmet(t *testing.T) {
+	t.Parallel()
+	if list := unmet(order.Feed, parse(t, order.Schema)); list != nil {
+		t.Error(list)
+	}
+	less := bytes.ReplaceAll(bytes.ReplaceAll(order.Schema, []byte(`"currency"`), []byte(`"money"`)), []byte(`"unit_price_cents"`), []byte(`"price"`))
+	want := []string{
+		"currency is gone, and is needed by billing, mailer, which would pause. Change them first.",
+		"lines[].unit_price_cents is gone, and is needed by dashboard, billing, mailer, which would pause. Change them first.",
+	}
+	if list := unmet(order.Feed, parse(t, less)); !slices.Equal(list, want) {
+		t.Errorf("%q, want %q", list, want)
 	}
 }
 
@@ -111,8 +250,8 @@ func breaches(path string, before, after object) (list []string) {
 		}
 		if next, ok := now[name].(object); ok {
 			list = append(list, breaches(at, properties[name].(object), next)...)
-		} else {
-			list = append(list, at+" is gone. Readers need it: keep it, say in the contract that it is deprecated, and remove it when no reader needs it.")
+		} else if properties[name].(object)["deprecated"] != true {
+			list = append(list, at+` is gone. Readers may need it: keep it with the tag deprecated:"true", release that, and remove it when no reader needs it.`)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(now)) {
@@ -133,6 +272,7 @@ func TestBreaches(t *testing.T) {
 		S     string `json:"s" check:"a|b"`
 		Lines []Line `json:"lines" check:"1..2"`
 		Old   *int   `json:"old" check:"1..2"`
+		Worn  int    `json:"worn" check:"1..2" deprecated:"true"`
 	}
 	of := func(c *contract.Contract) object { return parse(t, c.Schema("thing")) }
 	type same struct {

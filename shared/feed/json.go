@@ -86,7 +86,7 @@ func (d *Document) appendItem(b []byte, e Entry) []byte {
 	b = append(b, e.ID.URN()...)
 	b = append(b, '"')
 	if e.Deleted {
-		b = append(b, `,"title":"`+tombstoneTitle(e)+`","content_text":"`+tombstoneTitle(e)+` at its source."`...)
+		b = append(b, `,"title":"`+tombstoneTitle(e)+`","content_text":"`+d.tombstoneText(e)+`"`...)
 	} else {
 		shown := d.Words(e)
 		b = appendMember(b, `,"url":`, shown.URL)
@@ -123,6 +123,13 @@ func tombstoneTitle(e Entry) string {
 		return "Erased"
 	}
 	return "Deleted"
+}
+
+func (d *Document) tombstoneText(e Entry) string {
+	if d.Partial && !e.Erased {
+		return "Deleted at its source, or outside of this view."
+	}
+	return tombstoneTitle(e) + " at its source."
 }
 
 // appendMember appends a member unless its value is empty.

@@ -5,8 +5,10 @@ import (
 	"cmp"
 	"encoding/xml"
 	"errors"
+	"fmt"
 	"html"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -19,6 +21,13 @@ const maxNested = 50
 
 // maxValues is the most values of an entity that are shown as such. Each takes many times its size in JSON.
 const maxValues = 5000
+
+// maxHTML is after how many bytes of an entity's HTML its members are left out, and maxText the most characters of one of
+// its texts. What is for people needs no more, since the entity itself stands beside it.
+const (
+	maxHTML = 32 << 10
+	maxText = 2000
+)
 
 var errValues = errors.New("too many values")
 
@@ -100,25 +109,44 @@ func plain(e Entry) Shown {
 	}
 	var b strings.Builder
 	m.writeHTML(&b)
-	return Shown{Title: cmp.Or(title["title"], title["name"], title["id"], e.ID.String()), HTML: b.String(), XML: m}
+	return Shown{Title: shorten(cmp.Or(title["title"], title["name"], title["id"], e.ID.String())), HTML: b.String(), XML: m}
+}
+
+// shorten returns the text, or its beginning and how much is left out.
+func shorten(text string) string {
+	n := 0
+	for i := range text {
+		if n++; n > maxText {
+			return fmt.Sprintf("%s… (%d more characters)", text[:i], utf8.RuneCountInString(text[i:]))
+		}
+	}
+	return text
 }
 
 // writeHTML writes an object as a description list, an array as a list, and any other value as text.
 func (m member) writeHTML(b *strings.Builder) {
 	switch {
 	case m.inner == nil:
-		b.WriteString(html.EscapeString(m.text))
+		b.WriteString(html.EscapeString(shorten(m.text)))
 	case m.kind == '{':
 		b.WriteString("<dl>")
-		for _, x := range m.inner {
-			b.WriteString("<dt>" + html.EscapeString(x.name) + "</dt><dd>")
+		for i, x := range m.inner {
+			if b.Len() > maxHTML {
+				fmt.Fprintf(b, "<dt>…</dt><dd>%d more</dd>", len(m.inner)-i)
+				break
+			}
+			b.WriteString("<dt>" + html.EscapeString(shorten(x.name)) + "</dt><dd>")
 			x.writeHTML(b)
 			b.WriteString("</dd>")
 		}
 		b.WriteString("</dl>")
 	default:
 		b.WriteString("<ul>")
-		for _, x := range m.inner {
+		for i, x := range m.inner {
+			if b.Len() > maxHTML {
+				fmt.Fprintf(b, "<li>… %d more</li>", len(m.inner)-i)
+				break
+			}
 			b.WriteString("<li>")
 			x.writeHTML(b)
 			b.WriteString("</li>")

@@ -50,10 +50,22 @@ func TestMembers(t *testing.T) {
 		"a number that is large": {`{"n":123456789012345678901234567890}`, id.String(), "", "<n>123456789012345678901234567890</n>"},
 		"more values than are shown": {
 			`{"name":"x","n":[0` + strings.Repeat(",0", maxValues) + `]}`, "x",
-			"<dl><dt>name</dt><dd>x</dd><dt>n</dt><dd>[0" + strings.Repeat(",0", maxValues) + "]</dd></dl>", "<name>x</name><n>[0,0,",
+			"<dl><dt>name</dt><dd>x</dd><dt>n</dt><dd>[0" + strings.Repeat(",0", 999) + "… (8003 more characters)</dd></dl>", "<name>x</name><n>[0,0,",
 		},
 		"more members than are shown": {`{"name":"x"` + strings.Repeat(`,"a":0`, maxValues) + `}`, id.String(), "", `{&#34;name&#34;:&#34;x&#34;,`},
-		"deeper than is shown":        {strings.Repeat("[", 60) + strings.Repeat("]", 60), id.String(), "", "<item>" + strings.Repeat("[", 10) + strings.Repeat("]", 10) + "</item>"},
+		"a long text": {
+			`{"name":"` + strings.Repeat("ü", 3000) + `","b":1}`, strings.Repeat("ü", 2000) + "… (1000 more characters)",
+			"<dl><dt>name</dt><dd>" + strings.Repeat("ü", 2000) + "… (1000 more characters)</dd><dt>b</dt><dd>1</dd></dl>",
+			"<name>" + strings.Repeat("ü", 3000) + "</name><b>1</b>",
+		},
+		"a long name": {
+			`{"` + strings.Repeat("n", 3000) + `":1}`, id.String(), "<dl><dt>" + strings.Repeat("n", 2000) + "… (1000 more characters)</dt><dd>1</dd></dl>",
+			"<" + strings.Repeat("n", 3000) + ">1<",
+		},
+		"many members": {
+			`{"a":[` + strings.Repeat(`"<>",`, 4000) + `{}],"b":1,"c":2}`, id.String(), "", "<c>2</c>",
+		},
+		"deeper than is shown": {strings.Repeat("[", 60) + strings.Repeat("]", 60), id.String(), "", "<item>" + strings.Repeat("[", 10) + strings.Repeat("]", 10) + "</item>"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -106,6 +118,26 @@ func TestShowThatFails(t *testing.T) {
 		}
 		if body, err = d.Atom(); err != nil || len(body) > 2000 {
 			t.Errorf("%s: %v: %d bytes", name, err, len(body))
+		}
+	}
+}
+
+// The content of an entry is for people: it says little more than its bound, and where it is shortened.
+func TestContentIsShort(t *testing.T) {
+	t.Parallel()
+	quotes := strings.Repeat("'", 6)
+	for _, entity := range []string{
+		`["` + strings.Repeat("'", 250_000) + `"]`,
+		`{"name":"x","a":[` + strings.Repeat(`"`+quotes+`",`, 4000) + `0],"b":0}`,
+		`{` + strings.Repeat(`"`+quotes+`":0,`, 4000) + `"b":0}`,
+	} {
+		d := &Document{Description: Description{Name: "things"}}
+		shown := d.Words(Entry{Position: 7, Version: 1, Entity: []byte(entity)})
+		if n := len(shown.HTML); n > 2*maxHTML || !strings.Contains(shown.HTML, "…") || !strings.HasSuffix(shown.HTML, ">") {
+			t.Errorf("%d bytes of HTML for %.30s: %s", n, entity, shown.HTML[max(n-300, 0):])
+		}
+		if len(shown.Title) > 100 {
+			t.Errorf("the title of %.30s is %s", entity, shown.Title)
 		}
 	}
 }

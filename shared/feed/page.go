@@ -26,6 +26,7 @@ const (
 	TypeHTML     = "text/html"
 	TypeEvents   = "text/event-stream"
 	TypeProblem  = "application/problem+json"
+	TypeSchema   = "application/schema+json"
 	// TypeCloudEvents is the JSON batch format of CloudEvents 1.0.
 	TypeCloudEvents = "application/cloudevents-batch+json"
 )
@@ -116,6 +117,7 @@ type Link struct {
 	Rel  string
 	Href string // absolute
 	Type string // media type of what it leads to; may be empty
+	ETag string // entity tag of what it leads to, as far as its source says it; may be empty
 }
 
 // A Description says what a feed is, and turns its entries into words.
@@ -132,6 +134,10 @@ type Description struct {
 	Personal bool
 	// Schema is the JSON Schema (2020-12) of the entities; nil means that the source declares none.
 	Schema json.RawMessage
+	// Views are the parts of the feed that the source declares.
+	Views []DeclaredView
+	// Partial says that this is a view: what is deleted may be outside of it.
+	Partial bool
 }
 
 // Shown is an entry in words, for feed readers and browsers.

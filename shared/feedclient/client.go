@@ -2,6 +2,7 @@
 package feedclient
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -95,7 +96,10 @@ type Answer struct {
 	Self string
 	// Waits is for how long the source may have waited, at most Wait. 0 means that it always answers at once.
 	Waits time.Duration
-	Bytes int64 // length of the body as it was sent: compressed
+	// Described means that the source has a JSON Schema of the entities. SchemaETag is its entity tag, or empty.
+	Described  bool
+	SchemaETag string
+	Bytes      int64 // length of the body as it was sent: compressed
 }
 
 // A StatusError is an answer that is neither a page nor 304.
@@ -210,6 +214,23 @@ func (c *Client) Head(ctx context.Context, url string) (head feed.Cursor, err er
 	return head, err
 }
 
+// Schema returns the JSON Schema at url and its entity tag, or nil if the source has not modified it since the ETag.
+// Errors are those of Get.
+func (c *Client) Schema(ctx context.Context, url, etag string) (schema []byte, tag string, err error) {
+	of := Client{http: c.http, token: c.token, format: Format{Type: feed.TypeSchema}}
+	answer, err := of.ask(ctx, url, etag, 0, func(body []byte) error {
+		if !json.Valid(body) {
+			return fmt.Errorf("%w: the schema is not valid JSON", feed.ErrPage)
+		}
+		schema = bytes.Clone(body)
+		return nil
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	return schema, answer.ETag, nil
+}
+
 // appliedWait returns the time in Preference-Applied, which need not repeat what was asked for (RFC 7240 section 3).
 func appliedWait(h http.Header, asked time.Duration) time.Duration {
 	for preference := range strings.SplitSeq(strings.Join(h.Values("Preference-Applied"), ","), ",") {
@@ -270,6 +291,7 @@ func (c *Client) ask(ctx context.Context, address, etag string, wait time.Durati
 		ETag: usableETag(resp.Header.Get("ETag")), AsOf: asked.UTC().Add(-age).Truncate(time.Millisecond), Kept: kept,
 		Waits: min(appliedWait(resp.Header, wait), wait), Self: selfLink(resp.Header.Values("Link")),
 	}
+	answer.Described, answer.SchemaETag = describedBy(resp.Header.Values("Link"))
 	switch {
 	case resp.StatusCode == http.StatusNotModified && etag != "":
 		return answer, nil
@@ -390,6 +412,23 @@ func startHistory(links []string) (history feed.Cursor) {
 		}
 	}
 	return history
+}
+
+var (
+	describedby = regexp.MustCompile(`<[^>]*>([^<]*;\s*rel="?describedby"?(?:[\s;,][^<]*)?)(?:<|$)`)
+	tagOfLink   = regexp.MustCompile(`;\s*etag=("[!#-~]*")`)
+)
+
+// describedBy reports whether there is a link with rel="describedby", and returns its attribute etag.
+func describedBy(links []string) (is bool, etag string) {
+	m := describedby.FindStringSubmatch(strings.Join(links, ", "))
+	if m == nil {
+		return false, ""
+	}
+	if tag := tagOfLink.FindStringSubmatch(m[1]); tag != nil {
+		etag = usableETag(tag[1])
+	}
+	return true, etag
 }
 
 const maxSelf = 2000 // bytes of a URL that is shown

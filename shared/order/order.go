@@ -64,10 +64,11 @@ func CarName(model string, options ...string) string {
 	return strings.ReplaceAll(name, "_", " ")
 }
 
-var rules = contract.Of[Order]()
+// Contract is what the rules of [Order] are: readers take the part that they need.
+var Contract = contract.Of[Order]()
 
 // Schema is the contract as a JSON Schema.
-var Schema = rules.Schema("order")
+var Schema = Contract.Schema("order")
 
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
-func Check(e feed.Entry) error { return rules.Check(e) }
+func Check(e feed.Entry) error { return Contract.Check(e) }

@@ -30,6 +30,8 @@ type Config struct {
 	// URL is the postgres:// URL of a server; empty: a private server. If it names no database, Name is used. A missing
 	// database is created.
 	URL string
+	// ReadURL is the postgres:// URL of hot standbys of the database, or empty.
+	ReadURL string
 	// Name is the service's name: database, folder of the private server and application_name.
 	Name string
 	// Schema is the schema of its tables, which is made if it is missing and comes first in the search_path of the
@@ -61,6 +63,8 @@ type Migrations = migrate.Set
 // A DB is a pool of connections, with its private server, if any.
 type DB struct {
 	*pgxpool.Pool
+	Standbys []*pgxpool.Pool // one for each host of the ReadURL, whatever it is and whether or not it answers
+
 	cluster *cluster.Cluster
 	stop    context.CancelFunc // ends the watch of several hosts
 	logger  *slog.Logger
@@ -125,6 +129,9 @@ func Open(ctx context.Context, cfg Config, migrations ...Migrations) (_ *DB, err
 		}
 		primaries.guard(poolConfig.ConnConfig)
 	}
+	if db.Standbys, err = standbys(ctx, cfg, schema.path); err != nil {
+		return nil, err
+	}
 	if db.Pool, err = pgxpool.NewWithConfig(ctx, migrate.Within(poolConfig, cfg.Schema)); err != nil {
 		return nil, err
 	}
@@ -147,6 +154,9 @@ func (db *DB) Close() {
 		closed := make(chan struct{})
 		go func() {
 			defer close(closed)
+			for _, standby := range db.Standbys {
+				standby.Close()
+			}
 			db.Pool.Close()
 		}()
 		select {

@@ -22,6 +22,7 @@ type pools struct {
 	own          *pgxpool.Pool // the log's own pool for reading; nil means that pool is the caller's
 	writers      *pgxpool.Pool // of the groups: no reader takes their connections, and no lock holds them up for long
 	transactions *pgxpool.Pool // of InTx
+	standbys     standbys
 }
 
 // connect makes the pools.
@@ -78,11 +79,13 @@ func (p *pools) disconnect() {
 			pool.Close()
 		}
 	}
+	p.standbys.disconnect()
 }
 
 // reset makes all connections new: what they know of the schema may be of another history.
 func (p *pools) reset() {
 	p.pool.Reset()
+	p.standbys.reset()
 	p.resetWriting()
 }
 

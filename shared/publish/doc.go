@@ -38,8 +38,8 @@
 //
 // # Reading
 //
-// [Log.Locate], [Log.Entries], [Log.Entities] and [Log.Versions] read the database, and [Log.Snapshot] returns the head
-// and the newest entries from memory. Package [github.com/edison-cars/data-feeds/shared/publish/feedhttp] serves them
+// [Log.Locate], [Log.Entries], [Log.Entities] and [Log.Versions] read the database, or its hot standbys, and
+// [Log.Snapshot] returns the head and the newest entries from memory. Package [github.com/edison-cars/data-feeds/shared/publish/feedhttp] serves them
 // over HTTP.
 //
 // # Reading order
@@ -47,8 +47,9 @@
 // entry.go and tx.go (what a program appends), log.go (the log, and transactions), group.go (changes that are committed
 // together), packet.go and encode.go (how they are sent), certain.go (what became of a commit), confirm.go (synchronous
 // standbys), heads.go, look.go, peers.go and loss.go (what a process knows of the ends of the feeds), sql.go and
-// move.go (what other programs publish by SQL), read.go, entities.go, erased.go and reerase.go (erasures that outlive a
-// restore), compact.go (superseded entries), conn.go, room.go, metrics.go and errors.go.
+// move.go (what other programs publish by SQL), read.go, entities.go, standbys.go (reads from hot standbys), erased.go and
+// reerase.go (erasures that outlive a restore), compact.go (superseded entries), conn.go, room.go, metrics.go and
+// errors.go.
 //
 // [shared/publish/SQL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/publish/SQL.md
 // [shared/feed/PROTOCOL.md]: https://github.com/edison-cars/data-feeds/blob/main/shared/feed/PROTOCOL.md

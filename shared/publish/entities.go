@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -21,16 +22,21 @@ type Entities struct {
 	Last uuid.UUID
 }
 
+// A beginner is a pool or a connection in which a transaction begins.
+type beginner interface {
+	BeginTx(ctx context.Context, options pgx.TxOptions) (pgx.Tx, error)
+}
+
 // maxNewer is the number of entities newer than the cursor that one call of Entities looks at.
 const maxNewer = 10_000
 
 // Entities returns the newest entry up to the cursor, or up to the head if that is the start, of each of the first limit
 // entities whose ids are higher than after. It locates the cursor as [Log.Locate] does, with its errors and with limit as
-// size.
+// size, and returns [ErrTooLarge] if the entries are that.
 func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, after uuid.UUID, limit int) (found *Entities, err error) {
-	err = l.withListApplied(ctx, func() error {
-		return pgx.BeginTxFunc(ctx, l.pool, pgx.TxOptions{BeginQuery: `begin isolation level repeatable read read only; ` + byIndex}, func(tx pgx.Tx) error {
-			at, err := l.locate(ctx, tx, name, cursor, int64(limit), nil)
+	read := func(ctx context.Context, db beginner, locate func(tx pgx.Tx) (*Location, error)) error {
+		return pgx.BeginTxFunc(ctx, db, pgx.TxOptions{BeginQuery: `begin isolation level repeatable read read only; ` + byIndex}, func(tx pgx.Tx) error {
+			at, err := locate(tx)
 			if err != nil {
 				return err
 			}
@@ -45,11 +51,22 @@ func (l *Log) Entities(ctx context.Context, name string, cursor feed.Cursor, aft
 			found.Entries, found.Last, err = l.readEntities(ctx, tx, name, after, limit, upTo, &at.Head.Compaction)
 			return err
 		})
+	}
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		return read(ctx, conn, func(tx pgx.Tx) (*Location, error) { return l.locateAt(ctx, tx, name, head, cursor, true, int64(limit)) })
+	}, func() error {
+		err := l.withListApplied(ctx, func() error {
+			return read(ctx, l.pool, func(tx pgx.Tx) (*Location, error) { return l.locate(ctx, tx, name, cursor, int64(limit), nil) })
+		})
+		if err == nil {
+			err = l.lasts(ctx, name, &found.Location)
+		}
+		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return found, l.lasts(ctx, name, &found.Location)
+	return found, nil
 }
 
 // byIndex makes the plans of a transaction use the index, also if they are made, and kept, while the log is short. No plan
@@ -147,6 +164,7 @@ func (l *Log) readEntities(
 	case newer == maxNewer:
 		last = at
 	}
+	room := MaxPage
 	for _, sql := range []string{lastSQL, newestSQL} {
 		if len(ids) == 0 {
 			break
@@ -156,7 +174,7 @@ func (l *Log) readEntities(
 			return nil, last, err
 		}
 		var by latest
-		found, err := l.collectEntries(rows, name, &by)
+		found, err := l.collectEntries(rows, name, &room, &by)
 		if err == nil {
 			err = compaction.covers(by)
 		}

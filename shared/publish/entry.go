@@ -11,10 +11,16 @@ import (
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
 
-// MaxPayload is the size limit of an entry's payload in bytes. With it, the view of the newest entries, which has up to
-// 199 of them, is within the limit of a reader's page (feedclient.MaxBody). Readers of a replay can ask for shorter
-// pages.
+// MaxPayload is the size limit of an entry's payload in bytes.
 const MaxPayload = 256 << 10
+
+// MaxPage is how many bytes the payloads of a page may have together: those of MaxPageEntries entries, whatever their
+// sizes. The view of the newest entries has up to 199 of them, so it always fits, and is within the limit of a reader's
+// page (feedclient.MaxBody). Readers of other pages can ask for shorter ones.
+const (
+	MaxPage        = MaxPageEntries * MaxPayload
+	MaxPageEntries = 200
+)
 
 // MaxDepth is the limit of the nesting of objects and arrays in a payload, itself included. A page adds four levels,
 // and JSON libraries have limits from 1000 levels on.

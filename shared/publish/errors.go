@@ -11,6 +11,8 @@ var (
 	// ErrUnknown is wrapped if the database did not confirm a commit in time, or if the connection was lost during the
 	// commit and the database stayed away. The transaction may have been committed, or may yet be, or may be lost.
 	ErrUnknown = errors.New("commit outcome unknown")
+	// ErrTooLarge is returned instead of entries whose payloads have more than MaxPage bytes together.
+	ErrTooLarge = errors.New("the entries are too large for one page")
 	// ErrClosed is returned for a change that came after Close.
 	ErrClosed = errors.New("the log is closed")
 )

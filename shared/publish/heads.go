@@ -97,6 +97,7 @@ type memory struct {
 	snapshots map[string]*Snapshot // may be out of date: an append then fails
 	epoch     int                  // as in Snapshot
 	looked    time.Time            // when the heads were last read
+	vouched   time.Time            // when a standby last had them, while the primary did not answer
 	looking   singleflight.Group
 	standby   bool // the database has a synchronous standby, as of the last reading
 	trails    map[string]trail
@@ -146,16 +147,26 @@ func (m *memory) heads() map[string]Head {
 	return heads
 }
 
-// Snapshot returns the end of the feed from memory, or from the database if the last reading is older than 2 s.
+// Snapshot returns the end of the feed from memory, or from the database if the last reading is older than 2 s. If the
+// primary does not answer, but a standby has all that this process knows, Snapshot returns that: [Log.Age] says how old
+// it is.
 func (l *Log) Snapshot(ctx context.Context, name string) (*Snapshot, error) {
 	t, fresh := l.remembered(name)
 	if t != nil && fresh {
 		return t, nil
 	}
 	looked := l.looking.DoChan("", func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), refreshTimeout)
+		ctx := context.WithoutCancel(ctx)
+		if l.away.Load() && l.vouch(ctx) { // follow finds out when the primary answers again
+			return nil, nil
+		}
+		looking, cancel := context.WithTimeout(ctx, refreshTimeout)
 		defer cancel()
-		return l.refresh(ctx, l.pool)
+		_, err := l.refresh(looking, l.pool)
+		if isAway(err) && l.vouch(ctx) {
+			err = nil
+		}
+		return nil, err
 	})
 	var err error
 	select {
@@ -182,7 +193,7 @@ func (l *Log) Remembered(name string) *Snapshot {
 func (m *memory) remembered(name string) (t *Snapshot, fresh bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.snapshots[name], time.Since(m.looked) < maxStale
+	return m.snapshots[name], time.Since(m.looked) < maxStale || time.Since(m.vouched) < maxStale
 }
 
 // maxRecent is the number of entries of a feed that are kept in memory.

@@ -41,6 +41,8 @@ type Log struct {
 	logger        *slog.Logger
 	metrics       logMetrics
 
+	away atomic.Bool // the primary did not answer when the heads were last read
+
 	writes
 	patience   time.Duration   // as the constant
 	committing context.Context // ends when Close no longer waits for the commits under way
@@ -76,6 +78,12 @@ type Options struct {
 	// CompactAfter is the age from which on superseded entries of all feeds are compacted: see [Log.Compact]. The log
 	// looks for them each minute; where several logs do, one of them goes on. Zero keeps the whole history.
 	CompactAfter time.Duration
+	// Standbys are pools of hot standbys of the database, one for each. Pages, snapshots and the versions of entities are
+	// read from them. A standby answers if it has replayed the head that this process knows, with the same erasures and
+	// compactions; else the primary does, which alone says that something is not there. The log does without a standby
+	// that is down. While the primary is down, what it was last known to have is served: see [Log.Age]. Close the log
+	// before the pools.
+	Standbys []*pgxpool.Pool
 }
 
 // Migrate creates the tables of a log, or changes older ones to what this version of the package needs. It records what
@@ -114,6 +122,9 @@ func open(ctx context.Context, pool *pgxpool.Pool, options Options, interval, pa
 	background := context.WithoutCancel(ctx)
 	l.committing, l.abort = context.WithCancel(background)
 	if err = l.connect(ctx, pool, options.Schema); err == nil {
+		err = l.standbys.connect(ctx, options.Standbys, options.Schema)
+	}
+	if err == nil {
 		err = l.begin(ctx, options.Erasures)
 	}
 	if err != nil {

@@ -128,6 +128,7 @@ func (l *Log) caughtUp(ctx context.Context, conn *pgx.Conn) error {
 // errUnconfirmed, with the heads, and keeps the remembered ones.
 func (l *Log) refresh(ctx context.Context, db querier) (map[string]Head, error) {
 	seen, err := l.look(ctx, db)
+	l.away.Store(isAway(err))
 	if err != nil {
 		return nil, err
 	}

@@ -3,12 +3,14 @@ package publish
 import (
 	"context"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
 )
@@ -29,8 +31,20 @@ type Location struct {
 // Locate finds the cursor. Places has, as far as the feed contains them, the cursor's position, the given positions,
 // and the last and the third last multiple of size. Locate returns nothing that a failover could take away. It returns
 // [ErrBehind] if a standby may not have the cursor yet, and [ErrUnapplied] while the database has something that is
-// erased.
+// erased. If a standby of [Options] answers, the head is the one that this process knows.
 func (l *Log) Locate(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) (err error) {
+		at, err = l.locateAt(ctx, conn, name, head, cursor, false, size, positions...)
+		return err
+	}, func() (err error) {
+		at, err = l.LocateAtPrimary(ctx, name, cursor, size, positions...)
+		return err
+	})
+	return at, err
+}
+
+// LocateAtPrimary is [Log.Locate] without standbys.
+func (l *Log) LocateAtPrimary(ctx context.Context, name string, cursor feed.Cursor, size int64, positions ...int64) (at *Location, err error) {
 	err = l.withListApplied(ctx, func() (err error) {
 		at, err = l.locate(ctx, l.pool, name, cursor, size, positions)
 		return err
@@ -53,8 +67,24 @@ func (l *Log) lasts(ctx context.Context, name string, at *Location) error {
 	return l.durable(ctx, name, at.Head.Position)
 }
 
-// locate uses one statement, which sees one snapshot of the database.
 func (l *Log) locate(ctx context.Context, db querier, name string, cursor feed.Cursor, size int64, positions []int64) (*Location, error) {
+	at, recovering, err := l.places(ctx, db, name, cursor, size, positions)
+	if err != nil {
+		return nil, err
+	}
+	place, known := at.Places[cursor.Position]
+	at.Known = cursor.Position == 0 || known && cursor.Position <= at.Head.Position && cursor.Matches(place.Digest)
+	if t := l.Remembered(name); recovering && (!at.Known || t != nil && at.Head.Position < t.Position) {
+		return nil, ErrBehind
+	}
+	return at, nil
+}
+
+// places returns a location without Known, and whether the database is a standby. It uses one statement, which sees one
+// snapshot of the database.
+func (l *Log) places(
+	ctx context.Context, db querier, name string, cursor feed.Cursor, size int64, positions []int64,
+) (at *Location, recovering bool, err error) {
 	rows, err := db.Query(ctx, `
 		select f.position, f.digest, f.erasures, f.compaction, f.listed, f.is_whole, pg_is_in_recovery(), e.position, e.digest, e.updated
 		  from feed_head f left join lateral (
@@ -62,21 +92,16 @@ func (l *Log) locate(ctx context.Context, db querier, name string, cursor feed.C
 		        where feed = $1 and position = any ($3::bigint[] || array[$4, f.position / $2 * $2, (f.position / $2 - 2) * $2])) e on true
 		 where f.name = $1`, name, size, positions, cursor.Position)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	head, listed, recovering, places, err := collectPlaces(rows)
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, false, err
 	case !l.follows(listed):
-		return nil, ErrUnapplied
+		return nil, false, ErrUnapplied
 	}
-	at, known := places[cursor.Position]
-	known = cursor.Position == 0 || known && cursor.Position <= head.Position && cursor.Matches(at.Digest)
-	if t := l.Remembered(name); recovering && (!known || t != nil && head.Position < t.Position) {
-		return nil, ErrBehind
-	}
-	return &Location{*head, known, places}, nil
+	return &Location{Head: *head, Places: places}, recovering, nil
 }
 
 func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, places map[int64]Place, err error) {
@@ -103,22 +128,34 @@ func collectPlaces(rows pgx.Rows) (head *Head, listed int64, recovering bool, pl
 }
 
 // Entries returns the entries after the position from, up to the cursor to, oldest first, and what was compacted when
-// they were read. They are at most [feed.MaxPageSize]. It returns [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
+// they were read. They are at most [feed.MaxPageSize]. It returns [ErrTooLarge] if they are
+// that, and [ErrChanged] if the feed has another entry at to, or another number of erasures than given.
 func (l *Log) Entries(
 	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64,
 ) (entries []feed.Entry, compaction Compaction, err error) {
-	return entries, compaction, l.withListApplied(ctx, func() (err error) {
-		entries, err = l.readEntries(ctx, name, from, to, erasures, &compaction)
+	read := func(ctx context.Context, db querier) (err error) {
+		entries, err = l.readEntries(ctx, db, name, from, to, erasures, &compaction)
 		return err
-	})
+	}
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		if _, err := l.locateAt(ctx, conn, name, head, to, false, 1); err != nil {
+			return err
+		}
+		err := read(ctx, conn)
+		if err == nil && compaction != head.Compaction { // since it was located
+			err = ErrChanged
+		}
+		return err
+	}, func() error { return l.withListApplied(ctx, func() error { return read(ctx, l.pool) }) })
+	return entries, compaction, err
 }
 
 func (l *Log) readEntries(
-	ctx context.Context, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
+	ctx context.Context, db querier, name string, from int64, to feed.Cursor, erasures int64, compaction *Compaction,
 ) ([]feed.Entry, error) {
 	// PostgreSQL keeps a plan only if it guesses the same rows for any values: it looks into no (select $2), and the limit
 	// is in the text. It would make one for each page of a long log, which takes longer than to read the page.
-	rows, err := l.pool.Query(ctx, `
+	rows, err := db.Query(ctx, `
 		select `+entryColumns+`, (select erasures from feed where name = $1), (select compaction from feed_head where name = $1), `+supersededBy+`
 		  from feed_entry as e where feed = $1 and position > (select $2::bigint) and position <= (select $3::bigint)
 		 order by position limit `+strconv.Itoa(feed.MaxPageSize), name, from, to.Position)
@@ -127,7 +164,8 @@ func (l *Log) readEntries(
 	}
 	var found *int64
 	var by latest
-	entries, err := l.collectEntries(rows, name, &found, compaction, &by)
+	room := MaxPage
+	entries, err := l.collectEntries(rows, name, &room, &found, compaction, &by)
 	if err == nil {
 		err = compaction.covers(by)
 	}
@@ -142,10 +180,11 @@ func (l *Log) readEntries(
 
 const entryColumns = `position, kind, entity_id, version, updated, payload, digest, salt is null, salt = '' is true`
 
-// collectEntries reads rows of entryColumns and more columns, which it scans row by row. It returns an entry whose
+// collectEntries reads rows of entryColumns and more columns, which it scans row by row. It takes the size of their
+// payloads from room, and stops with [ErrTooLarge] where there is none left. It returns an entry whose
 // payload is erased as the tombstone that erased it. A payload that is no JSON, which only somebody who writes to the
 // table by hand can store, becomes null: readers put it aside, and get the rest of its page.
-func (l *Log) collectEntries(rows pgx.Rows, name string, more ...any) (entries []feed.Entry, err error) {
+func (l *Log) collectEntries(rows pgx.Rows, name string, room *int, more ...any) (entries []feed.Entry, err error) {
 	var e feed.Entry
 	var kind string
 	var id uuid.UUID
@@ -153,6 +192,9 @@ func (l *Log) collectEntries(rows pgx.Rows, name string, more ...any) (entries [
 	var found []uuid.UUID
 	columns := []any{&e.Position, &kind, &id, &e.Version, &e.Updated, &payload, &digest, &e.Erased, &e.Superseded}
 	_, err = pgx.ForEachRow(rows, append(columns, more...), func() error {
+		if *room -= len(payload); *room < 0 {
+			return ErrTooLarge
+		}
 		e.Cursor = feed.At(e.Position, feed.Digest(digest))
 		e.ID, e.Updated, e.Entity, e.Deleted = id, e.Updated.UTC(), payload, !e.Superseded && (kind == kindDelete || payload == nil)
 		if payload != nil && !e.Deleted {
@@ -177,20 +219,35 @@ const maxVersionBytes = 4 << 20
 // Versions returns at most limit entries of one entity, newest first, or none, and fewer if their payloads have many
 // megabytes. It returns nothing that a failover could take away.
 func (l *Log) Versions(ctx context.Context, name string, id uuid.UUID, limit int) (entries []feed.Entry, err error) {
-	err = l.withListApplied(ctx, func() (err error) {
-		entries, err = l.readVersions(ctx, name, id, limit)
+	read := func(ctx context.Context, db querier) (err error) {
+		entries, err = l.readVersions(ctx, db, name, id, limit)
+		return err
+	}
+	err = l.readAny(ctx, name, func(ctx context.Context, conn *pgxpool.Conn, head Head) error {
+		if _, err := l.locateAt(ctx, conn, name, head, feed.Cursor{}, false, 1); err != nil {
+			return err
+		}
+		if err := read(ctx, conn); err != nil {
+			return err
+		}
+		if len(entries) == 0 || entries[0].Position > head.Position {
+			return errNotThere
+		}
+		return nil
+	}, func() error {
+		err := l.withListApplied(ctx, func() error { return read(ctx, l.pool) })
+		if err == nil && len(entries) > 0 {
+			err = l.durable(ctx, name, entries[0].Position)
+		} else if err == nil { // it may have yet to be restored
+			_, err = l.look(ctx, l.pool)
+		}
 		return err
 	})
-	if err == nil && len(entries) > 0 {
-		err = l.durable(ctx, name, entries[0].Position)
-	} else if err == nil { // it may have yet to be restored
-		_, err = l.look(ctx, l.pool)
-	}
 	return entries, err
 }
 
-func (l *Log) readVersions(ctx context.Context, name string, id uuid.UUID, limit int) ([]feed.Entry, error) {
-	rows, err := l.pool.Query(ctx, `select `+entryColumns+`, (select listed from feed where name = $1)
+func (l *Log) readVersions(ctx context.Context, db querier, name string, id uuid.UUID, limit int) ([]feed.Entry, error) {
+	rows, err := db.Query(ctx, `select `+entryColumns+`, (select listed from feed where name = $1)
 		  from (select *, coalesce(sum(octet_length(payload)) over (order by version desc rows between unbounded preceding and 1 preceding), 0) as newer
 		          from feed_entry where feed = $1 and entity_id = $2 order by version desc limit $3) as e
 		 where newer < $4 order by version desc`, name, id, limit, maxVersionBytes)
@@ -198,7 +255,8 @@ func (l *Log) readVersions(ctx context.Context, name string, id uuid.UUID, limit
 		return nil, err
 	}
 	var listed *int64
-	entries, err := l.collectEntries(rows, name, &listed)
+	room := math.MaxInt // bounded by the statement
+	entries, err := l.collectEntries(rows, name, &room, &listed)
 	switch {
 	case err != nil || len(entries) == 0:
 	case listed == nil:

@@ -60,9 +60,9 @@ func (c *column) schema() map[string]any {
 	case "uuid":
 		s = map[string]any{"type": "string", "format": "uuid"}
 	case "date":
-		s = orOne(map[string]any{"type": "string", "format": "date"}, "infinity", "-infinity")
+		s = moment("date")
 	case "timestamp with time zone":
-		s = orOne(map[string]any{"type": "string", "format": "date-time"}, "infinity", "-infinity")
+		s = moment("date-time")
 	case "text", "character varying", "character":
 		s["type"] = "string"
 		if c.Length != nil {
@@ -72,6 +72,14 @@ func (c *column) schema() map[string]any {
 	if len(s) > 0 && !c.NotNull {
 		return map[string]any{"anyOf": []any{s, map[string]any{"type": "null"}}}
 	}
+	return s
+}
+
+// moment returns the schema of a time in the format, which is of the years 0 to 9999, or of one that PostgreSQL knows
+// beyond it.
+func moment(format string) map[string]any {
+	s := orOne(map[string]any{"type": "string", "format": format}, "infinity", "-infinity")
+	s["anyOf"] = append(s["anyOf"].([]any), map[string]any{"type": "string", "pattern": "^[0-9]{5,}-| BC$"})
 	return s
 }
 

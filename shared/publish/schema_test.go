@@ -21,6 +21,8 @@ func TestSchemaOfATable(t *testing.T) {
 		insert into item (id, b, text) values (1, true, '');
 		insert into item values
 		  (2, -32768, 2147483647, 'NaN', '-Infinity', 'Infinity', false, gen_random_uuid(), 'infinity', '-infinity', now(), 'x', 'abc', 'ab', '{a,null}', '{"a":[]}', '1 day'),
+		  (3, 0, 0, 0, 0, 0, false, null, '0001-01-01 BC', '2020-01-01 00:00:00+00 BC', now(), '', '', '', '{}', '1', '0'),
+		  (4, 0, 0, 0, 0, 0, false, null, '12020-01-31', '12020-12-31 23:59:59.5+00', now(), '', '', '', '{}', '1', '0'),
 		  (9223372036854775807, 1, 1, 1.5, 1e30, 1e-300, true, gen_random_uuid(), '2026-11-30', now(), now(), E'\\u00fc"', 'äöü', 'a', '{}', 'null', '0')`)
 	l := openLog(t, pool)
 	feeds, err := l.Feeds(t.Context())
@@ -50,14 +52,15 @@ func TestSchemaOfATable(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := l.Entities(t.Context(), "items", feed.Cursor{}, [16]byte{}, 10)
-	if err != nil || len(found.Entries) != 3 {
+	if err != nil || len(found.Entries) != 5 {
 		t.Fatalf("%v, %v", found, err)
 	}
 	for _, e := range found.Entries {
 		if err := compiled.Validate(parse(e.Entity)); err != nil {
 			t.Errorf("%s: %v", e.Entity, err)
 		}
-		for was, is := range map[string]string{`"text":"`: `"text":1,"was":"`, `"b":`: `"b":null,"was":`, `"code":`: `"code":"abcd","was":`, `"n":`: `"n":32768,"was":`} {
+		for was, is := range map[string]string{`"text":"`: `"text":1,"was":"`, `"b":`: `"b":null,"was":`, `"code":`: `"code":"abcd","was":`, `"n":`: `"n":32768,"was":`,
+			`"day":`: `"day":"2026-02-30","was":`, `"at":`: `"at":"2026-11-30","was":`} {
 			if other := bytes.Replace(e.Entity, []byte(was), []byte(is), 1); compiled.Validate(parse(other)) == nil {
 				t.Errorf("the schema takes %s", other)
 			}

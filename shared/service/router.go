@@ -102,7 +102,11 @@ func (r *Router) Publish(log *publish.Log, nav []web.Link, feeds ...feed.Descrip
 		Trace: way, PublicURL: r.PublicURL, Author: "Edison Cars", Brand: webserver.Brand, Name: r.title, Nav: nav,
 		MaxAge: r.feeds.FeedMaxAge, Private: !r.access.Open(), Limits: r.feeds.Limits, Logger: r.Logger,
 	}, feeds...)
-	for _, path := range []string{"/feeds", "/feeds/:feed", "/feeds/:feed/newer", "/feeds/:feed/jump", "/feeds/:feed/:id", "/problems/history-diverged"} {
+	paths := []string{"/feeds", "/problems/history-diverged", "/problems/page-too-large"}
+	for _, of := range []string{"/feeds/:feed", "/feeds/:feed/views/:view"} {
+		paths = append(paths, of, of+"/newer", of+"/jump", of+"/:id")
+	}
+	for _, path := range paths {
 		webserver.GET(r.Readers, path, gin.WrapH(source))
 	}
 	r.Metrics.MustRegister(log, source)

@@ -44,6 +44,7 @@ type Service struct {
 type Settings struct {
 	HTTPSettings
 	FeedSettings
+	ReadSettings
 	DatabaseSettings
 }
 
@@ -80,6 +81,11 @@ type FeedSettings struct {
 	web.Limits
 }
 
+// ReadSettings configure a service that publishes feeds of a database.
+type ReadSettings struct {
+	DatabaseReadURL string `env:"DATABASE_READ_URL" help:"hot standbys of DATABASE_URL, from which pages of feeds are read: postgres://db2,db3/sales; none by default"`
+}
+
 // DatabaseSettings configure a service with a database.
 type DatabaseSettings struct {
 	DatabaseURL string `env:"DATABASE_URL" help:"PostgreSQL server, or PgBouncer with pool_mode=session; a private server by default"`
@@ -102,6 +108,9 @@ func (s Service) With(own ...any) []any {
 			"?search_path=SCHEMA leads to the tables of the feeds if the role's search_path does not"})
 	case s.Migrations != nil:
 		all = append(all, DatabaseSettings{})
+	}
+	if s.Feeds && s.Migrations != nil {
+		all = append(all, ReadSettings{})
 	}
 	return all
 }
@@ -133,6 +142,9 @@ func (s Settings) Check() error {
 	if _, err := s.Complete(); err != nil {
 		wrong = append(wrong, daemon.Usagef("%w", err))
 	}
+	if s.DatabaseReadURL != "" && s.DatabaseURL == "" {
+		wrong = append(wrong, daemon.Usagef("DATABASE_READ_URL names standbys of DATABASE_URL, which must be set, too"))
+	}
 	if s.FeedMaxAge < 0 || s.FeedMaxAge%time.Second != 0 {
 		wrong = append(wrong, daemon.Usagef("FEED_MAX_AGE takes whole seconds from 0s"))
 	}
@@ -155,6 +167,7 @@ func Configure(name string, args []string, env map[string]string, set any, stdou
 // A Process is a service that is ready to serve.
 type Process struct {
 	*Router
+	Standbys []*pgxpool.Pool // of the database, for [publish.Options]
 
 	listener   net.Listener
 	database   *postgres.DB
@@ -187,12 +200,12 @@ func Open(ctx context.Context, s Service, set Settings, logger *slog.Logger) (_ 
 	var pool *pgxpool.Pool
 	if n := len(s.Migrations); n > 0 {
 		p.database, err = postgres.Open(ctx, postgres.Config{
-			URL: set.DatabaseURL, Name: s.Name, Schema: s.Schema, Foreign: s.Foreign, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
+			URL: set.DatabaseURL, ReadURL: set.DatabaseReadURL, Name: s.Name, Schema: s.Schema, Foreign: s.Foreign, Dir: set.DataDir, Bin: set.PGBin, Logger: logger,
 		}, slices.Insert(slices.Clone(s.Migrations), n-1, sql.Migrations("access"))...) // the service's own are the last
 		if err != nil {
 			return nil, err
 		}
-		pool = p.database.Pool
+		pool, p.Standbys = p.database.Pool, p.database.Standbys
 	}
 	if p.Router, err = NewRouter(s, set, pool, logger); err != nil {
 		return nil, daemon.Usagef("%w", err)

@@ -43,10 +43,11 @@ type Shipment struct {
 	UpdatedAt feed.Time  `json:"updated_at" xml:"updated_at"`           // UTC; grows strictly with Version
 }
 
-var rules = contract.Of[Shipment]()
+// Contract is what the rules of [Shipment] are: readers take the part that they need.
+var Contract = contract.Of[Shipment]()
 
 // Schema is the contract as a JSON Schema.
-var Schema = rules.Schema("shipment")
+var Schema = Contract.Schema("shipment")
 
 // Check returns a [*contract.Error], or nil if the entry is a tombstone or meets this contract.
-func Check(e feed.Entry) error { return rules.Check(e) }
+func Check(e feed.Entry) error { return Contract.Check(e) }

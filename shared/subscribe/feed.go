@@ -48,6 +48,11 @@ type Feed struct {
 	// the entry. An entry that Check refuses is rejected before Apply sees it.
 	Check func(feed.Entry) error
 
+	// Needs names the members of entities that the copy needs, such as "status" and "lines[].model". While the JSON Schema
+	// of the source lacks one, the copy stays before the next page, and its status says why. It goes on by itself when the
+	// schema has all of them. A source that has no schema is not asked for one.
+	Needs []string
+
 	// Complete, if set, returns an error for an entity that lacks something which the copy needs and the source has yet
 	// to publish, such as a member. The error must not quote the entity. The copy then stays before the page of that
 	// entry, and its status says why. If there are more pages, a resync reads them. The copy goes on, by itself, when

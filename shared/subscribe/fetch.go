@@ -19,6 +19,7 @@ type fetcher struct {
 	*target
 	state  *state
 	client *feedclient.Client
+	schema seenSchema
 
 	mu   sync.Mutex
 	size pageSize
@@ -47,7 +48,13 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 		for {
 			r.Limit = size()
 			answer, err := fr.client.Get(ctx, r)
-			if fr.count(answer); err != nil && ctx.Err() == nil && r.Snapshot != nil && r.Snapshot.Head.IsStart() && fr.mayReplay(err) {
+			fr.count(answer)
+			if tooLarge(err) && r.Limit > 1 {
+				fr.halve(r.Limit)
+				r.ETag = ""
+				continue
+			}
+			if err != nil && ctx.Err() == nil && r.Snapshot != nil && r.Snapshot.Head.IsStart() && fr.mayReplay(err) {
 				r.Snapshot = nil
 				continue
 			}
@@ -56,6 +63,9 @@ func (fr *fetcher) fetch(ctx context.Context, r feedclient.Request, size func() 
 			}
 			if err == nil && answer.Self != "" {
 				fr.state.publishedAt(answer.Self)
+			}
+			if err == nil {
+				err = fr.meetNeeds(ctx, r, answer)
 			}
 			select {
 			case pages <- fetched{r, answer, err}:
@@ -125,18 +135,24 @@ func (fr *fetcher) halve(entries int) {
 }
 
 // shrink makes the next request ask for half as many entries as the one that failed, if the size may be the reason: the
-// page may be larger than a client or proxy accepts, or take the source too long. An answer that is no page shows that
-// at once; any other failure only if it is not the first.
+// page may be larger than a client or proxy accepts, or take the source too long. An answer that is no page, or that it
+// is too large, shows that at once; any other failure only if it is not the first.
 func (fr *fetcher) shrink(r feedclient.Request, err error) {
-	if r.Wait == 0 && (errors.Is(err, feed.ErrPage) || fr.state.fails() > 0 && ofSize(err)) {
+	if r.Wait == 0 && (errors.Is(err, feed.ErrPage) || tooLarge(err) || fr.state.fails() > 0 && ofSize(err)) {
 		fr.halve(r.Limit)
 	}
+}
+
+// tooLarge reports whether the source, or a proxy, has answered that the page is too large.
+func tooLarge(err error) bool {
+	status, ok := errors.AsType[*feedclient.StatusError](err)
+	return ok && status.Status == http.StatusRequestEntityTooLarge
 }
 
 // ofSize reports whether a smaller page may succeed.
 func ofSize(err error) bool {
 	if status, ok := errors.AsType[*feedclient.StatusError](err); ok {
-		return status.Status >= http.StatusInternalServerError || status.Status == http.StatusRequestEntityTooLarge
+		return status.Status >= http.StatusInternalServerError || tooLarge(err)
 	}
 	network, ok := errors.AsType[*net.OpError](err)
 	return !ok || network.Op != "dial"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -238,6 +239,9 @@ func (l *stream) pollEnded(err error, now time.Time) {
 
 // applyHeard applies messages that end where a page does, as one page.
 func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message) error {
+	if len(l.Needs) > 0 && slices.ContainsFunc(messages, l.breaksContract) {
+		return errors.New("an entry breaks the contract: the feed tells whether its source has another schema now")
+	}
 	last := messages[len(messages)-1]
 	page := &feed.Page{Cursor: last.Cursor, UpToDate: true, Head: last.Cursor}
 	for _, m := range messages {
@@ -260,6 +264,8 @@ func (l *stream) applyHeard(ctx context.Context, at progress, messages []Message
 	l.state.copying(new(pace), page, to)
 	return nil
 }
+
+func (l *stream) breaksContract(m Message) bool { return l.Check != nil && l.Check(m.Entry) != nil }
 
 // confirm asks the source whether the entry follows the cursor. A page that starts before the cursor does not show
 // that: it may be of another history that begins like the copy's.

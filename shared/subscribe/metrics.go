@@ -16,7 +16,7 @@ type pollerMetrics struct {
 	apply   prometheus.Histogram
 	resyncs prometheus.Counter
 	// What it is, as gauges.
-	lagEntries, lagSeconds, stale, failing, rejected, polling, listening *prometheus.Desc
+	lagEntries, lagSeconds, stale, failing, rejected, incomplete, polling, listening *prometheus.Desc
 	// Of the stream, if there is one.
 	messages, gaps *prometheus.Desc
 }
@@ -30,6 +30,7 @@ func newPollerMetrics(name string) *pollerMetrics {
 		stale:      gauge("subscription_stale", "1 while the copy is not fresh, 0 while it is."),
 		failing:    gauge("subscription_failing_seconds", "How long ago the first poll failed since one succeeded; 0 while none has."),
 		rejected:   gauge("subscription_rejected_entries", "Entries that could not be applied."),
+		incomplete: gauge("subscription_incomplete", "1 while the copy is paused because the source does not publish all that it needs."),
 		polling:    gauge("subscription_polling", "1 in the process that polls, 0 in those that stand by."),
 		listening:  gauge("subscription_stream_listening", "1 while there is a connection to the stream's broker, 0 while there is none."),
 		messages:   prometheus.NewDesc("subscription_stream_messages_total", "Messages that came by the stream.", nil, labels),
@@ -52,6 +53,8 @@ func (m *pollerMetrics) polled(err error) {
 	switch {
 	case err == nil:
 		outcome = "succeeded"
+	case errors.Is(err, ErrIncomplete):
+		outcome = "incomplete"
 	case errors.Is(err, feedclient.ErrDiverged):
 		outcome = "diverged"
 	case errors.Is(err, feed.ErrPage):
@@ -65,7 +68,7 @@ func (m *pollerMetrics) polled(err error) {
 // Describe implements [prometheus.Collector] for one feed.
 func (p *poller) Describe(ch chan<- *prometheus.Desc) {
 	m := p.metrics
-	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.failing, m.rejected, m.polling, m.listening, m.messages, m.gaps} {
+	for _, d := range []*prometheus.Desc{m.lagEntries, m.lagSeconds, m.stale, m.failing, m.rejected, m.incomplete, m.polling, m.listening, m.messages, m.gaps} {
 		ch <- d
 	}
 	m.polls.Describe(ch)
@@ -92,6 +95,7 @@ func (p *poller) Collect(ch chan<- prometheus.Metric) {
 	}
 	set(m.failing, failing)
 	set(m.rejected, float64(s.RejectedEntries))
+	set(m.incomplete, truth[errors.Is(s.Detail.Err, ErrIncomplete)])
 	set(m.polling, truth[!s.Standby])
 	if s.Stream != nil && !s.Standby {
 		set(m.listening, truth[s.Stream.State == Listening])

@@ -100,12 +100,13 @@ func (p *poller) poll(ctx context.Context, scheduled bool) error {
 	if !at.resync.underWay {
 		err = p.copyPages(ctx, at, scheduled)
 		gone, diverged := errors.AsType[*feedclient.StatusError](err)
+		_, lacksMember := errors.AsType[*incompleteError](err)
 		switch {
 		case diverged && errors.Is(err, feedclient.ErrDiverged):
 			err = p.resyncer.diverged(ctx, anotherHistory, gone, err)
 		case errors.Is(err, feed.ErrNoSnapshot): // a replay would not show whether the history is still the same
 			err = p.resyncer.begin(ctx, "The source did not go on with its snapshot.", nil)
-		case errors.Is(err, ErrIncomplete) && !errors.Is(err, ErrApply):
+		case lacksMember && !errors.Is(err, ErrApply):
 			err = p.resyncer.begin(ctx, "An entity lacks what the copy needs: a later version may have it.", nil)
 		case !errors.Is(err, errFenced):
 			return err

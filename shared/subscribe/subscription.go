@@ -29,7 +29,7 @@ var (
 // Causes of a [PollError], by [errors.Is], beside what a source does.
 var (
 	ErrApply = errors.New("a page cannot be applied")
-	// ErrIncomplete means that Feed.Complete has refused an entry.
+	// ErrIncomplete means that the source's schema lacks one of Feed.Needs, or that Feed.Complete has refused an entry.
 	ErrIncomplete = errors.New("the source has not published all that the copy needs")
 	ErrEntries    = errors.New("a page cannot be passed on") // by Feed.Entries
 )

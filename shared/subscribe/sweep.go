@@ -31,7 +31,8 @@ func (s *sweeper) run(ctx context.Context) {
 
 // sweep removes what is old by the clocks of the database and of this machine: polls, and what was rejected and what
 // resyncs have read of feeds that the subscriber does not have any more. If it has one again, a resync begins, or the one
-// that was under way goes on with all that it has read.
+// that was under way goes on with all that it has read. One of the lost end would not read what was rejected again, so
+// it begins as one of the whole feed.
 func (s *sweeper) sweep(ctx context.Context) error {
 	feeds := []string{}
 	for _, p := range s.pollers {
@@ -54,10 +55,14 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		{`with old as (
 			delete from rejected_entry where ctid = any(array(
 			select ctid from rejected_entry where service = $1 and rejected_at < least(now(), $2) - $3::interval and feed <> all($5) limit $4))
-			returning feed)
+			returning feed), begun as (
 			update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
+			       lost_after = null, lost_since = null,
 			       resync_reason = 'What was rejected while this process had the feed before is not kept any more.'
-			 where service = $1 and feed in (select feed from old) and resync_cursor is null`,
+			 where service = $1 and feed in (select feed from old) and (resync_cursor is null or ` + currentLost + ` is not null)
+			returning service, feed), noted as (
+			delete from resynced_entity e using begun b where (e.service, e.feed) = (b.service, b.feed))
+			select from old`,
 			[]any{s.options.Name, now, age, sweptAtOnce, feeds}},
 	} {
 		for n := int64(sweptAtOnce); n == sweptAtOnce; {

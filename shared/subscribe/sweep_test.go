@@ -8,7 +8,8 @@ import (
 )
 
 // Records go when they are old: polls, and what a resync has read of a feed that the subscriber does not have any more.
-// Its progress, and what a resync under way has read, stay.
+// Its progress, and what a resync of the whole feed under way has read, stay; one of the lost end becomes one of the
+// whole feed.
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -20,7 +21,9 @@ func TestSweep(t *testing.T) {
 		       ($1, 'gone', '7-0123456789ab', '5-0123456789ab', now() - interval '90 days 1 second'),
 		       ($1, 'just gone', '7-0123456789ab', '5-0123456789ab', now() - interval '89 days'),
 		       ($1, 'rejecting', '7-0123456789ab', null, null),
+		       ($1, 'rejecting, lost end', '7-0123456789ab', '5-0123456789ab', now()),
 		       ('other', 'gone', '7-0123456789ab', '5-0123456789ab', now() - interval '91 days')`, c.service)
+	exec(t, c.pool, `update subscription set lost_after = '4-0123456789ab', lost_since = resync_since where feed = 'rejecting, lost end'`)
 	exec(t, c.pool, `update subscription set resync_cursor = '5-0123456789ab', resync_since = now() - interval '91 days' where feed = 'things'`)
 	exec(t, c.pool, `
 		insert into resynced_entity (service, feed, id, version, position, updated)
@@ -30,7 +33,7 @@ func TestSweep(t *testing.T) {
 		select $1, 'things', now() - age::interval, 1, 'entries', 1, 1, 1 from unnest('{90 days 1 second,89 days,-1 day}'::text[]) as age`, c.service)
 	exec(t, c.pool, `
 		insert into rejected_entry (service, feed, entity_id, version, position, updated, reason, rejected_at)
-		select $1, feed, gen_random_uuid(), 1, 1, now(), '', now() - interval '91 days' from unnest('{gone,just gone,rejecting,things}'::text[]) as feed`, c.service)
+		select $1, feed, gen_random_uuid(), 1, 1, now(), '', now() - interval '91 days' from unnest('{gone,just gone,rejecting,"rejecting, lost end",things}'::text[]) as feed`, c.service)
 
 	if err := (&sweeper{&Subscriber{options: Options{Name: c.service, RecordAge: 90 * day}, pool: c.pool, pollers: []*poller{c.poller}}}).sweep(t.Context()); err != nil {
 		t.Fatal(err)
@@ -48,10 +51,11 @@ func TestSweep(t *testing.T) {
 	if n := count(t, c.pool, `select count(*) from rejected_entry`); n != 1 {
 		t.Errorf("%d rejected entries of the feed that is there are left", n)
 	}
-	if n := count(t, c.pool, `select count(*) from subscription where feed = 'rejecting' and service = $1 and resync_reason like '%not kept%'`, c.service); n != 1 {
-		t.Error("no resync is to begin")
+	if n := count(t, c.pool, `select count(*) from subscription where feed like 'rejecting%' and service = $1 and resync_reason like '%not kept%' and lost_after is null`, c.service); n != 2 {
+		t.Errorf("%d resyncs of the whole feed are to begin, want 2", n)
 	}
-	want := []string{"f gone 7-0123456789ab 5-0123456789ab 1001", "t gone 7-0123456789ab 0 0", "t just gone 7-0123456789ab 5-0123456789ab 1001", "t rejecting 7-0123456789ab 0 0"}
+	want := []string{"f gone 7-0123456789ab 5-0123456789ab 1001", "t gone 7-0123456789ab 0 0", "t just gone 7-0123456789ab 5-0123456789ab 1001",
+		"t rejecting 7-0123456789ab 0 0", "t rejecting, lost end 7-0123456789ab 0 0"}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("left are %q, %v, want %q", got, err, want)
 	}

@@ -33,7 +33,7 @@ func Service() *subscriber.Service {
 		Settings:   f,
 		Feeds: []subscribe.Feed{{
 			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-			Check: order.Check,
+			Check: orderPart.Check, Needs: orderPart.Needs,
 			Apply: subscribe.Publishing(func(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
 				return f.apply(ctx, tx, batch, now())
 			}),
@@ -120,8 +120,8 @@ func (f *factory) apply(ctx context.Context, tx *publish.Tx, batch *subscribe.Ba
 
 // copyOrders stores the orders of the batch, and returns them. It refuses an order with more cars than the table
 // allows, and several orders with more than maxCars.
-func copyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) ([]order.Order, error) {
-	orders := make([]order.Order, len(batch.Entities))
+func copyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) ([]orderRead, error) {
+	orders := make([]orderRead, len(batch.Entities))
 	numbers := make([]int, len(orders))
 	versions := make([]int64, len(orders))
 	sum := 0
@@ -150,7 +150,7 @@ const (
 )
 
 // cars returns the number of cars, or -1 if a quantity is invalid.
-func cars(o *order.Order) (n int) {
+func cars(o *orderRead) (n int) {
 	for _, l := range o.Lines {
 		if l.Quantity < 1 || l.Quantity > maxQuantity || n > maxQuantity {
 			return -1
@@ -160,7 +160,7 @@ func cars(o *order.Order) (n int) {
 	return n
 }
 
-func wanted(o *order.Order) (builds []carbuild.Build) {
+func wanted(o *orderRead) (builds []carbuild.Build) {
 	if o.Status != order.Placed {
 		return nil
 	}

@@ -477,7 +477,7 @@ func TestProperty(t *testing.T) {
 		for n, e := range orders {
 			var want []carbuild.Build
 			if !e.Deleted {
-				var o order.Order
+				var o orderRead
 				if err := json.Unmarshal(e.Entity, &o); err != nil {
 					rt.Fatal(err)
 				}

@@ -29,15 +29,15 @@ var Service = &subscriber.Service{
 	Feeds: []subscribe.Feed{
 		{
 			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-			Check: order.Check, Apply: applyOrders,
+			Check: orderPart.Check, Needs: orderPart.Needs, Apply: applyOrders,
 		},
 		{
 			Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
-			Check: customer.Check, Apply: applyCustomers,
+			Check: customerPart.Check, Needs: customerPart.Needs, Apply: applyCustomers,
 		},
 		{
 			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",
-			Check: shipment.Check, Apply: applyShipments, Optional: true,
+			Check: shipmentPart.Check, Needs: shipmentPart.Needs, Apply: applyShipments, Optional: true,
 		},
 	},
 	Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {
@@ -71,7 +71,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	batch.Queue(&b, `
 		insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at)
 		select id, version, status, customer_id, lines, total_cents, currency, placed_at
-		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
+		  from jsonb_to_recordset($1) as o `+orderPart.Columns+`
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id, lines = excluded.lines,
 		       total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
@@ -85,7 +85,7 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	batch.Queue(&b, `
 		insert into customer (id, version, name, street, postal_code, city, country)
 		select c.id, c.version, c.name, a.street, a.postal_code, a.city, a.country
-		  from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, address jsonb)
+		  from jsonb_to_recordset($1) as c `+customerPart.Columns+`
 		 cross join jsonb_to_record(c.address) as a (street text, postal_code text, city text, country text)
 		on conflict (id) do update set version = excluded.version, name = excluded.name, street = excluded.street,
 		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`)
@@ -109,7 +109,7 @@ func applyShipments(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	var b pgx.Batch
 	batch.Queue(&b, `
 		insert into shipment (id, version, order_id, car, status)
-		select id, version, order_id, car, status from jsonb_to_recordset($1) as s (id uuid, version bigint, order_id uuid, car int, status text)
+		select id, version, order_id, car, status from jsonb_to_recordset($1) as s `+shipmentPart.Columns+`
 		on conflict (id) do update set version = excluded.version, order_id = excluded.order_id, car = excluded.car, status = excluded.status`)
 	b.Queue(`delete from shipment where id = any($1)`, batch.Deleted)
 	settle(&b, orders)

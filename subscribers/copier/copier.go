@@ -55,7 +55,7 @@ A column that is added to TABLE_X later is filled by a resync, which starts by i
 taken out of TABLE_X stays as it is, and so does the table if TABLE_X names another one: drop it, since what the source erases is not
 erased there.
 
-Null in an entity is null in the column. If an entity has no such member, its source does not publish it yet: the copy pauses before
+Null in an entity is null in the column. If an entity or the source's schema has no such member, the source does not publish it: the copy pauses before
 that page, and says so at /subscriptions and in status. It goes on by itself when the newest version of each entity has the member.
 Otherwise give the column a ? or take it out.`
 

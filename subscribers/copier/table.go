@@ -126,6 +126,11 @@ func (t *table) subscription() subscribe.Feed {
 	if t.columns != nil {
 		f.Apply, f.Complete = t.apply, t.complete
 	}
+	for _, c := range t.columns {
+		if !c.optional {
+			f.Needs = append(f.Needs, c.member)
+		}
+	}
 	return f
 }
 

@@ -41,11 +41,11 @@ func Service() *subscriber.Service {
 		Feeds: []subscribe.Feed{
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-				Check: order.Check, Past: true, Apply: applyOrders,
+				Check: orderPart.Check, Needs: orderPart.Needs, Past: true, Apply: applyOrders,
 			},
 			{
-				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customers",
-				Check: customer.Check, Apply: applyCustomers,
+				Name: customer.Feed, URL: "http://localhost:8081" + customer.ContactPath, Schedule: "@every 5s", Table: "customers",
+				Check: customerPart.Check, Needs: customerPart.Needs, Apply: applyCustomers,
 				Kept: `exists (select from mail where customer_id = e.id and coalesce(recipient, recipient_name, body) is not null)`,
 			},
 		},
@@ -103,8 +103,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 	b.Queue(outboxLock)
 	batch.Queue(&b, `
 		insert into orders (id, version, status, customer_id, lines, total_cents, currency, placed_at)
-		select id, version, status, customer_id, lines, total_cents, currency, placed_at from jsonb_to_recordset($1) as o
-		       (id uuid, version bigint, status text, customer_id uuid, lines jsonb, total_cents bigint, currency text, placed_at timestamptz)
+		select id, version, status, customer_id, lines, total_cents, currency, placed_at from jsonb_to_recordset($1) as o `+orderPart.Columns+`
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id,
 		       lines = excluded.lines, total_cents = excluded.total_cents, currency = excluded.currency, placed_at = excluded.placed_at`)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
@@ -124,8 +123,7 @@ func applyCustomers(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) erro
 	b.Queue(outboxLock)
 	batch.Queue(&b, `
 		insert into customers (id, version, name, email, email_confirmed)
-		select id, version, name, email, coalesce(email_confirmed, false) from jsonb_to_recordset($1) as c
-		       (id uuid, version bigint, name text, email text, email_confirmed boolean)
+		select id, version, name, email, coalesce(email_confirmed, false) from jsonb_to_recordset($1) as c `+customerPart.Columns+`
 		on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
 		       email_confirmed = excluded.email_confirmed`)
 	b.Queue(`delete from deleted_customer where id = any($1)`, ids)

@@ -45,16 +45,16 @@ func Service() *subscriber.Service {
 		Feeds: []subscribe.Feed{
 			{
 				Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-				Check: carbuild.Check, Apply: subscribe.Publishing(applyBuilds),
+				Check: buildPart.Check, Needs: buildPart.Needs, Apply: subscribe.Publishing(applyBuilds),
 			},
 			{
-				Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
-				Check: customer.Check, Apply: subscribe.Publishing(applyCustomers),
+				Name: customer.Feed, URL: "http://localhost:8081" + customer.DeliveryPath, Schedule: "@every 5s", Table: "customer",
+				Check: customerPart.Check, Needs: customerPart.Needs, Apply: subscribe.Publishing(applyCustomers),
 				Kept: `exists (select from shipment where customer_id = e.id and name is not null)`,
 			},
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-				Check: order.Check, Apply: subscribe.Publishing(applyOrders),
+				Check: orderPart.Check, Needs: orderPart.Needs, Apply: subscribe.Publishing(applyOrders),
 			},
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },
@@ -98,7 +98,7 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	ids := batch.IDs()
 	shipments := make([]uuid.UUID, len(ids))
 	for i, e := range batch.Entities {
-		var b carbuild.Build
+		var b buildRead
 		if err := json.Unmarshal(e.Entity, &b); err != nil {
 			return fmt.Errorf("read build %s: %w", e.ID, err)
 		}
@@ -118,7 +118,7 @@ func applyBuilds(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 	batch.Queue(&b, `
 		insert into build (id, version, status, order_id, customer_id, car, model)
 		select id, version, status, order_id, customer_id, car, model
-		  from jsonb_to_recordset($1) as b (id uuid, version bigint, status text, order_id uuid, customer_id uuid, car int, model text)
+		  from jsonb_to_recordset($1) as b `+buildPart.Columns+`
 		on conflict (id) do update set version = excluded.version, status = excluded.status, order_id = excluded.order_id,
 		       customer_id = excluded.customer_id, car = excluded.car, model = excluded.model`)
 	b.Queue(`delete from build where id = any($1)`, batch.Deleted)
@@ -143,7 +143,7 @@ func applyCustomers(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch)
 	batch.Queue(&b, `
 		insert into customer (id, version, name, street, postal_code, city, country)
 		select c.id, c.version, c.name, a.street, a.postal_code, a.city, a.country
-		  from jsonb_to_recordset($1) as c (id uuid, version bigint, name text, address jsonb)
+		  from jsonb_to_recordset($1) as c `+customerPart.Columns+`
 		 cross join jsonb_to_record(c.address) as a (street text, postal_code text, city text, country text)
 		on conflict (id) do update set version = excluded.version, name = excluded.name, street = excluded.street,
 		       postal_code = excluded.postal_code, city = excluded.city, country = excluded.country`)
@@ -173,7 +173,7 @@ func applyOrders(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) er
 		select id, version, status, customer_id, array(
 			select l.model from rows from (jsonb_to_recordset(o.lines) as (model text, quantity int)) with ordinality as l (model, quantity, line)
 			 cross join generate_series(1, l.quantity) order by l.line)
-		  from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, customer_id uuid, lines jsonb)
+		  from jsonb_to_recordset($1) as o `+orderPart.Columns+`
 		on conflict (id) do update set version = excluded.version, status = excluded.status, customer_id = excluded.customer_id, models = excluded.models`)
 	b.Queue(`delete from cancelled_order where id = any($1)`, ids)
 	b.Queue(`

@@ -57,14 +57,14 @@ func Service() *subscriber.Service {
 		Feeds: []subscribe.Feed{
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-				Check: order.Check,
+				Check: orderPart.Check, Needs: orderPart.Needs,
 				Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 					return applyOrders(ctx, tx, batch, set.LeadSpeed)
 				},
 			},
 			{
 				Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-				Check: carbuild.Check, Optional: true,
+				Check: buildPart.Check, Needs: buildPart.Needs, Optional: true,
 				Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 					return applyBuilds(ctx, tx, batch, set.LeadSpeed)
 				},
@@ -115,7 +115,7 @@ func applyOrders(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster 
 	b.Queue(lockStock)
 	batch.Queue(&b, `
 		insert into orders (id, version, status, lines)
-		select id, version, status, lines from jsonb_to_recordset($1) as o (id uuid, version bigint, status text, lines jsonb)
+		select id, version, status, lines from jsonb_to_recordset($1) as o `+orderPart.Columns+`
 		on conflict (id) do update set version = excluded.version, status = excluded.status, lines = excluded.lines`)
 	b.Queue(`delete from orders where id = any($1)`, batch.Deleted)
 	settle(&b, append(batch.IDs(), batch.Deleted...), faster)
@@ -137,7 +137,7 @@ func applyBuilds(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch, faster 
 	batch.Queue(&b, `
 		insert into build (id, version, status, order_id, model, options)
 		select id, version, status, order_id, model, options
-		  from jsonb_to_recordset($1) as b (id uuid, version bigint, status text, order_id uuid, model text, options text[])
+		  from jsonb_to_recordset($1) as b `+buildPart.Columns+`
 		on conflict (id) do update set version = excluded.version, status = excluded.status, order_id = excluded.order_id,
 		       model = excluded.model, options = excluded.options`)
 	b.Queue(`delete from build where id = any($1)`, batch.Deleted)

@@ -227,7 +227,10 @@ func TestScale(t *testing.T) {
 	out, bars := quick(t, "scale")
 	wantRows(t, out,
 		[]string{directly, positive, positive, positive, `1.00 \(1.00-1.00\)`},
-		[]string{directly, "200", "200", positive, `1.00 \(1.00-1.00\)`, ratio})
+		[]string{directly, "200", "200", positive, `1.00 \(1.00-1.00\)`, ratio},
+		[]string{"0", positive, `1.00 \(1.00-1.00\)`, positive, `1.00 \(1.00-1.00\)`},
+		[]string{"1", positive, ratio, figure, ratio},
+		[]string{"2", positive, ratio, figure, ratio})
 	if bars < 2 {
 		t.Errorf("the picture has %d bars", bars)
 	}

@@ -55,10 +55,11 @@ newcomers  copies by all versions and by snapshot
 compaction space of superseded entries, before and after
 services   every page of the services over 10,000 and over 1,000,000 rows
 
-scale, 4 to 6 minutes: a source with FEED_MAX_AGE=1s alone, and behind the cache tier of shared/deploy/cache
+scale, 5 to 7 minutes: a source with FEED_MAX_AGE=1s alone, and behind the cache tier of shared/deploy/cache
 polls      304s a second, how many reach the source, and its CPU time
 waits      10,000 that wait at once: requests at the source per entry, its CPU time, and until all are answered
 sealed     requests at the source per sealed page of 1,000 readers that catch up 100,000 entries behind a cache
+standbys   pages a second that are not in memory, with 0, 1 and 2 hot standbys, and the CPU time of the primary
 
 architectures, 3 to 4 minutes: the same shop, sales and three consumers, in five ways
 calls      HTTP to each consumer before the commit
@@ -78,7 +79,7 @@ var parts = map[string][]string{
 	"subscribe":     {"idle", "freshness", "catchup"},
 	"publish":       {"rates", "freshness", "entries", "backfill", "snapshot"},
 	"growth":        {"requests", "newcomers", "compaction", "services"},
-	"scale":         {"polls", "waits", "sealed"},
+	"scale":         {"polls", "waits", "sealed", "standbys"},
 	"architectures": {"calls", "queues", "stream", "feed", "relay"},
 }
 

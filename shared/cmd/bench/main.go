@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, env map[string]string, stdout io.Wr
 	case "publish":
 		measure, title = b.publish, "Publishing by SQL, measured"
 	case "scale":
-		measure, title = b.scale, "A source behind a cache tier, measured"
+		measure, title = b.scale, "A source behind a cache tier and before standbys, measured"
 	case "growth":
 		measure, title = b.growth, "Growing feeds and tables, measured"
 	}
@@ -191,7 +191,7 @@ func (b *bench) scale(ctx context.Context) (machine string, charts []chart, err 
 	if b.quick {
 		s.rounds, s.duration, s.waiters, s.entries, s.readers, s.page = 1, 200*time.Millisecond, 200, 1000, 10, 100
 	}
-	charts, err = b.measure(ctx, map[string]part{"polls": s.polls, "waits": s.waits, "sealed": s.sealed})
+	charts, err = b.measure(ctx, map[string]part{"polls": s.polls, "waits": s.waits, "sealed": s.sealed, "standbys": s.standbys})
 	return machine, charts, err
 }
 

@@ -90,7 +90,7 @@ func serveNginx(ctx context.Context, dir, upstream string, stdout io.Writer) err
 	if err := os.WriteFile(conf, fmt.Appendf(nil, nginxConf, dir, addr, zone, serving), 0o644); err != nil {
 		return err
 	}
-	return runServer(ctx, addr, []string{nginx.path, "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;"}, stdout)
+	return runServer(ctx, addr, []string{nginx.path, "-p", dir, "-c", conf, "-e", "stderr", "-g", "daemon off;"}, stdout, terminate)
 }
 
 // serveCache runs the program of a cache tier in front of the upstream, as [serveNginx] does.
@@ -106,16 +106,17 @@ func serveCache(ctx context.Context, kind cache.Kind, dir, upstream string, stdo
 	if err != nil {
 		return err
 	}
-	return runServer(ctx, addr, command, stdout)
+	return runServer(ctx, addr, command, stdout, terminate)
 }
 
-// runServer runs the command of a server until ctx ends, and writes its address once it listens there.
-func runServer(ctx context.Context, addr string, command []string, stdout io.Writer) (err error) {
+// runServer runs the command of a server until ctx ends, and writes its address once it listens there. prepare says how
+// the command runs and ends.
+func runServer(ctx context.Context, addr string, command []string, stdout io.Writer, prepare func(*exec.Cmd)) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	name := filepath.Base(command[0])
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
-	terminate(cmd)
+	prepare(cmd)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
@@ -137,8 +138,13 @@ func runServer(ctx context.Context, addr string, command []string, stdout io.Wri
 	return fmt.Errorf("%s ended: %w\n%s", name, err, log.Bytes())
 }
 
+// answers reports whether a server listens on host:port, or on the socket of that path.
 func answers(ctx context.Context, addr string) bool {
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
+	network := "tcp"
+	if filepath.IsAbs(addr) {
+		network = "unix"
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, addr)
 	if err == nil {
 		conn.Close()
 	}

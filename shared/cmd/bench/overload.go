@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -43,7 +44,7 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 		token, hash := access.NewToken()
 		tokens[i], entries[i] = token, fmt.Sprintf("walker%d:reader:%s", i, hash)
 	}
-	s, err := o.startApp(ctx, strings.Join(entries, ","))
+	s, err := o.startApp(ctx, map[string]string{"TOKENS": strings.Join(entries, ",")})
 	if err != nil {
 		return chart{}, err
 	}
@@ -69,16 +70,17 @@ func (o *overload) run(ctx context.Context) (chart, error) {
 	return c, t.flush()
 }
 
-// startApp starts the sales app on the source, for readers of these tokens.
-func (o *overload) startApp(ctx context.Context, tokens string) (*process, error) {
+// startApp starts the sales app on the source.
+func (b *bench) startApp(ctx context.Context, settings map[string]string) (*process, error) {
 	addr, err := freeport.Addr(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s, err := o.start(ctx, salesKind, o.source.Config().ConnString(), map[string]string{
-		"ADDR": addr, "PUBLIC_URL": shop.PublicURL, "DATA_DIR": filepath.Join(o.dir, "app"), "TOKENS": tokens,
-		"LOG_LEVEL": "warn", "ACCESS_LOG": "false",
-	})
+	all := map[string]string{
+		"ADDR": addr, "PUBLIC_URL": shop.PublicURL, "DATA_DIR": filepath.Join(b.dir, "app"), "LOG_LEVEL": "warn", "ACCESS_LOG": "false",
+	}
+	maps.Copy(all, settings)
+	s, err := b.start(ctx, salesKind, b.source.Config().ConnString(), all)
 	if err != nil {
 		return nil, err
 	}

@@ -26,7 +26,8 @@ const (
 	customersKind = "customers" // the app itself, at ADDR
 	serveKind     = "serve"     // the process that serves the feeds of any database, at ADDR
 	feedKind      = shop.SalesByFeed
-	cacheKind     = "cache-" // with the kind of a cache: it is one, with its files in a folder, before the server at upstreamEnv
+	standbyKind   = "standby" // a hot standby, in a folder, of the server at upstreamEnv
+	cacheKind     = "cache-"  // with the kind of a cache: it is one, with its files in a folder, before the server at upstreamEnv
 )
 
 const upstreamEnv = "BENCH_UPSTREAM"
@@ -38,6 +39,8 @@ func serve(ctx context.Context, kind, of string, env map[string]string, stdout i
 	switch kind {
 	case nginxKind:
 		return serveNginx(ctx, of, env[upstreamEnv], stdout)
+	case standbyKind:
+		return serveStandby(ctx, of, env[upstreamEnv], stdout)
 	case structsKind:
 		return serveStructs(ctx, of, stdout)
 	case salesKind:

@@ -27,7 +27,8 @@ type service struct {
 	args []string // arguments of `go run`: the package, then the program's
 	addr string
 
-	reads []string // feeds
+	reads []string          // feeds
+	paths map[string]string // of these feeds, or views of them, at their sources
 }
 
 func (s service) url() string {
@@ -87,10 +88,13 @@ func listServices(portOffset int) []service {
 	}
 	for _, s := range subscribers.All() {
 		var reads []string
+		paths := map[string]string{}
 		for _, f := range s.Feeds {
 			reads = append(reads, f.Name)
+			_, path, _ := strings.Cut(f.URL, "/feeds/")
+			paths[f.Name] = "/feeds/" + path
 		}
-		all = append(all, service{name: s.Name, text: s.Text, args: []string{"./subscribers", s.Name}, addr: s.Addr, reads: reads})
+		all = append(all, service{name: s.Name, text: s.Text, args: []string{"./subscribers", s.Name}, addr: s.Addr, reads: reads, paths: paths})
 	}
 	all = append(all,
 		service{name: sink, text: "shows the mails that mailer and customers send", args: []string{"./" + sinkPackage}, addr: "localhost:8025"},
@@ -238,7 +242,7 @@ func (c *company) settings(s service) []string {
 			set = append(set, "PUBLIC_URL="+s.url())
 		}
 		if from := c.url(source.service); from != "" && slices.Contains(s.reads, source.feed) {
-			set = append(set, fmt.Sprintf("FEED_URL_%s=%s/feeds/%s", strings.ToUpper(source.feed), from, source.feed))
+			set = append(set, fmt.Sprintf("FEED_URL_%s=%s%s", strings.ToUpper(source.feed), from, s.paths[source.feed]))
 		}
 	}
 	for _, link := range links {
@@ -254,7 +258,7 @@ func (c *company) settings(s service) []string {
 func (c *company) environ(s service) []string {
 	var list []string
 	for k, v := range c.env {
-		if !slices.Contains([]string{"DATABASE_URL", "DATA_DIR", "PUBLIC_URL"}, k) {
+		if !slices.Contains([]string{"DATABASE_URL", "DATABASE_READ_URL", "DATA_DIR", "PUBLIC_URL"}, k) {
 			list = append(list, k+"="+v)
 		}
 	}
@@ -282,8 +286,14 @@ func (c *company) byHand(s service) string {
 	if wd, err := os.Getwd(); err != nil || wd != c.root {
 		words = append(words, "cd", quote(c.root), "&&")
 	}
-	if _, ok := c.env["DATABASE_URL"]; ok {
-		words = append(words, "env", "-u", "DATABASE_URL")
+	var unset []string
+	for _, k := range []string{"DATABASE_URL", "DATABASE_READ_URL"} {
+		if _, ok := c.env[k]; ok {
+			unset = append(unset, "-u", k)
+		}
+	}
+	if unset != nil {
+		words = append(append(words, "env"), unset...)
 	}
 	for _, kv := range set {
 		k, v, _ := strings.Cut(kv, "=")

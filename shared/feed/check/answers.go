@@ -9,7 +9,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
 )
@@ -54,37 +53,6 @@ func (c *checker) entity() error {
 		}
 	}
 	return c.status(http.StatusNotFound, "/00000000-0000-4000-8000-00000000fade")
-}
-
-func (c *checker) list() error {
-	p, err := c.page("?limit=1")
-	if err != nil {
-		return err
-	}
-	a, err := c.get(strings.TrimSuffix(c.feed, "/"+path.Base(c.feed)), "Accept", "application/json")
-	if err == nil {
-		err = a.want(http.StatusOK)
-	}
-	if err != nil {
-		return err
-	}
-	var feeds []struct {
-		Feed, Title, URL, Head string
-		Entries                int64
-	}
-	if err := json.Unmarshal(a.body, &feeds); err != nil {
-		return fmt.Errorf("%s: %w", a.asked, err)
-	}
-	for _, f := range feeds {
-		if f.Feed != path.Base(c.feed) {
-			continue
-		}
-		if f.Title == "" || f.URL == "" || positionOf(f.Head) != f.Entries || f.Entries < positionOf(p.DataFeed.Cursor) {
-			return fmt.Errorf("%s says %+v of the feed, whose head is %s", a.asked, f, p.DataFeed.Cursor)
-		}
-		return nil
-	}
-	return fmt.Errorf("%s does not list %s", a.asked, path.Base(c.feed))
 }
 
 func (c *checker) head() error {

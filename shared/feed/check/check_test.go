@@ -43,7 +43,7 @@ func realSource(t *testing.T, personal, compacted bool) (http.Handler, func(ctx 
 		versions[n]++
 		e := publish.Entry{ID: uuid.NewSHA1(uuid.NameSpaceOID, fmt.Append(nil, n)), Version: versions[n], Updated: time.Date(2026, 1, 1, 0, 0, int(versions[n]), 0, time.UTC)}
 		if put {
-			e.Payload, _ = json.Marshal(map[string]any{"id": e.ID, "version": e.Version, "name": fmt.Sprintf("thing %d", n)})
+			e.Payload, _ = json.Marshal(map[string]any{"id": e.ID, "version": e.Version, "name": fmt.Sprintf("thing %d", n), "even": n%2 == 0})
 		}
 		return e
 	}
@@ -80,6 +80,8 @@ func realSource(t *testing.T, personal, compacted bool) (http.Handler, func(ctx 
 	}
 	engine := feedhttp.New(log, feedhttp.Options{Name: "Test", PublicURL: "http://source.example"}, feed.Description{
 		Name: "things", Title: "Things", Text: "Things.", ID: "tag:example.com,2026:things", Personal: personal,
+		Schema: []byte(`{"$schema":"https://json-schema.org/draft/2020-12/schema","type":"object","required":["id"],"properties":{"id":{},"version":{"type":"integer"},"name":{"type":"string"},"even":{"type":"boolean"}}}`),
+		Views:  []feed.DeclaredView{{Name: "even", Fields: []string{"id", "name"}, Where: map[string][]string{"even": {"true"}}}, {Name: "ids", Fields: []string{"id", "version"}}},
 	})
 	return engine, func(ctx context.Context) error { return add(ctx, next(1000+len(versions), true)) }
 }
@@ -87,10 +89,15 @@ func realSource(t *testing.T, personal, compacted bool) (http.Handler, func(ctx 
 // run checks the source and returns the promises that it breaks, those that could not be checked, and all that was said.
 func run(t *testing.T, source http.Handler, o Options) (broken, skipped []string, said string) {
 	t.Helper()
+	return runAt(t, "/feeds/things", source, o)
+}
+
+func runAt(t *testing.T, path string, source http.Handler, o Options) (broken, skipped []string, said string) {
+	t.Helper()
 	server := httptest.NewServer(source)
 	defer server.Close()
 	var out bytes.Buffer
-	n, err := Run(t.Context(), server.URL+"/feeds/things", o, &out)
+	n, err := Run(t.Context(), server.URL+path, o, &out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +126,22 @@ func TestSourceOfThisProject(t *testing.T) {
 				t.Errorf("%d are broken, %d were skipped:\n%s", len(broken), len(skipped), said)
 			}
 		})
+	}
+}
+
+// A view keeps the promises of a feed.
+func TestViewOfThisProject(t *testing.T) {
+	t.Parallel()
+	source, add := realSource(t, true, true)
+	for _, view := range []string{"even", "ids"} {
+		if broken, _, said := runAt(t, "/feeds/things/views/"+view, source, Options{Append: add}); len(broken) > 0 {
+			t.Errorf("%d are broken:\n%s", len(broken), said)
+		}
+	}
+	more := viewReplacing(`"entity":\{`, `"entity":{"even":true,`)
+	broken, _, said := runAt(t, "/feeds/things/views/ids", more.of(source), Options{})
+	if !slices.ContainsFunc(broken, func(line string) bool { return strings.Contains(line, "a view has the entries") }) {
+		t.Errorf("a member more is not caught:\n%s", said)
 	}
 }
 
@@ -189,6 +212,18 @@ func replacing(pattern, with string) mutant {
 	}
 }
 
+// viewReplacing is replacing in views.
+func viewReplacing(pattern, with string) mutant {
+	m := replacing(pattern, with)
+	change := m.answer
+	m.answer = func(r *http.Request, a *httptest.ResponseRecorder) {
+		if strings.Contains(r.URL.Path, "/views/") {
+			change(r, a)
+		}
+	}
+	return m
+}
+
 // header sets a field of answers with a status; an empty value deletes it.
 func header(status int, name, value string) mutant {
 	return mutant{answer: func(_ *http.Request, a *httptest.ResponseRecorder) {
@@ -218,27 +253,33 @@ func TestMutants(t *testing.T) {
 		mutant
 		breaks string // the promise
 	}{
-		"a gap":                          {replacing(`\{"position":7,`, `{"position":8,`), "every position once"},
-		"a cursor that is ahead":         {replacing(`"cursor":"320-`, `"cursor":"321-`), "every position once"},
-		"pages that end anywhere":        {asking(func(q map[string][]string) { shorten(q) }), "multiple of its limit"},
-		"next that repeats":              {replacing(`("next":"[^"]*after=)[^&]*`, `${1}0`), "next is the replay after cursor"},
-		"the end is sealed":              {replacing(`"sealed":false`, `"sealed":true`), "is sealed"},
-		"never up to date":               {replacing(`"head":"[^"]*"`, `"head":"1-000000000000"`), "up to date"},
-		"a version twice":                {replacing(`"version":3,`, `"version":2,`), "versions of an entity"},
-		"a time that stands still":       {replacing(`00:00:0[0-9]`, `00:00:00`), "time of an entity"},
-		"times without fractions":        {replacing(`\.000000Z`, `Z`), "time of an entity"},
-		"ids in upper case":              {replacing(`urn:uuid:([0-9a-f]*[a-f][0-9a-f]*)`, `urn:uuid:A$1`), "ids are UUIDs"},
-		"a tombstone with an entity":     {replacing(`"deleted":true`, `"deleted":true,"entity":{}`), "an object as its entity"},
-		"entities as text":               {replacing(`"entity":\{`, `"entity":"","was":{`), "an object as its entity"},
-		"oldest first":                   {asking(func(q map[string][]string) { atLeast(q) }), "newest entries first"},
-		"another version of JSON Feed":   {replacing(`feed.org/version/1.1`, `feed.org/version/1`), "version 1.1"},
-		"Atom lacks tombstones":          {replacing(`(?s)<at:deleted-entry.*</at:deleted-entry>`, ``), "same entries"},
-		"a lost history is not noticed":  {status(http.StatusGone, http.StatusOK), "another history"},
-		"410 without a link":             {header(http.StatusGone, "Link", ""), "another history"},
-		"weak ETags":                     {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", "W/"+a.Header().Get("ETag")) }), "ETags are strong"},
-		"one ETag for all":               {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", `"same"`) }), "ETags differ"},
-		"If-None-Match is ignored":       {mutant{request: func(r *http.Request) { r.Header.Del("If-None-Match") }}, "If-None-Match"},
-		"304 for everything":             {mutant{request: func(r *http.Request) { r.Header.Set("If-None-Match", second(r)) }}, "If-None-Match"},
+		"a gap":                         {replacing(`\{"position":7,`, `{"position":8,`), "every position once"},
+		"a cursor that is ahead":        {replacing(`"cursor":"320-`, `"cursor":"321-`), "every position once"},
+		"pages that end anywhere":       {asking(func(q map[string][]string) { shorten(q) }), "multiple of its limit"},
+		"next that repeats":             {replacing(`("next":"[^"]*after=)[^&]*`, `${1}0`), "next is the replay after cursor"},
+		"the end is sealed":             {replacing(`"sealed":false`, `"sealed":true`), "is sealed"},
+		"never up to date":              {replacing(`"head":"[^"]*"`, `"head":"1-000000000000"`), "up to date"},
+		"a version twice":               {replacing(`"version":3,`, `"version":2,`), "versions of an entity"},
+		"a time that stands still":      {replacing(`00:00:0[0-9]`, `00:00:00`), "time of an entity"},
+		"times without fractions":       {replacing(`\.000000Z`, `Z`), "time of an entity"},
+		"ids in upper case":             {replacing(`urn:uuid:([0-9a-f]*[a-f][0-9a-f]*)`, `urn:uuid:A$1`), "ids are UUIDs"},
+		"a tombstone with an entity":    {replacing(`"deleted":true`, `"deleted":true,"entity":{}`), "an object as its entity"},
+		"entities as text":              {replacing(`"entity":\{`, `"entity":"","was":{`), "an object as its entity"},
+		"oldest first":                  {asking(func(q map[string][]string) { atLeast(q) }), "newest entries first"},
+		"another version of JSON Feed":  {replacing(`feed.org/version/1.1`, `feed.org/version/1`), "version 1.1"},
+		"Atom lacks tombstones":         {replacing(`(?s)<at:deleted-entry.*</at:deleted-entry>`, ``), "same entries"},
+		"a lost history is not noticed": {status(http.StatusGone, http.StatusOK), "another history"},
+		"410 without a link":            {header(http.StatusGone, "Link", ""), "another history"},
+		"weak ETags":                    {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", "W/"+a.Header().Get("ETag")) }), "ETags are strong"},
+		"one ETag for all":              {changing(func(a *httptest.ResponseRecorder) { a.Header().Set("ETag", `"same"`) }), "ETags differ"},
+		"If-None-Match is ignored":      {mutant{request: func(r *http.Request) { r.Header.Del("If-None-Match") }}, "If-None-Match"},
+		"304 for everything":            {mutant{request: func(r *http.Request) { r.Header.Set("If-None-Match", second(r)) }}, "If-None-Match"},
+		"a schema of no dialect":        {replacing(`"\$schema":"[^"]*",`, ``), "the schema is of JSON Schema"},
+		"a schema that is none":         {replacing(`"type":"integer"`, `"type":"whole"`), "the schema is of JSON Schema"},
+		"pages that link to no schema": {changing(func(a *httptest.ResponseRecorder) {
+			a.Header().Set("Link", strings.ReplaceAll(a.Header().Get("Link"), "describedby", "related"))
+		}), "pages link to it"},
+		"another schema":                 {replacing(`"required":\["id"\]`, `"required":["title"]`), "meets the schema"},
 		"no Vary":                        {header(http.StatusOK, "Vary", ""), "Vary and Cache-Control"},
 		"nothing is final":               {header(http.StatusOK, "Cache-Control", "no-cache"), "Vary and Cache-Control"},
 		"Last-Modified everywhere":       {header(http.StatusOK, "Last-Modified", "Mon, 30 Nov 2026 00:00:00 GMT"), "Last-Modified"},
@@ -274,6 +315,15 @@ func TestMutants(t *testing.T) {
 		"Atom lacks superseded":          {replacing(` superseded="true"`, ``), "same entries"},
 		"Atom lacks compacted":           {replacing(` compacted="[^"]*"`, ``), "same entries"},
 		"superseded events are changes":  {replacing(`"superseded":true,("compacted":"[^"]*")`, `"data":{}`), "the events are the entries"},
+		"a schema without a link": {changing(func(a *httptest.ResponseRecorder) {
+			a.Header().Set("Link", strings.ReplaceAll(a.Header().Get("Link"), "describedby", "help"))
+		}), "the schema is of JSON Schema"},
+		"a view that has all":            {mutant{request: func(r *http.Request) { r.URL.Path = strings.Replace(r.URL.Path, "/views/ids", "", 1) }}, "a view has the entries"},
+		"a view without its condition":   {mutant{request: func(r *http.Request) { r.URL.Path = strings.Replace(r.URL.Path, "/views/even", "/views/ids", 1) }}, "a view has the entries"},
+		"a view that leaves entries out": {viewReplacing(`"version":(\d+),"deleted":true`, `"version":1$1,"deleted":true`), "a view has the entries"},
+		"a view with another member":     {viewReplacing(`"entity":\{`, `"entity":{"even":true,`), "a view has the entries"},
+		"a view lacks a member":          {viewReplacing(`"name":`, `"nam":`), "a view has the entries"},
+		"a link leaves the view":         {viewReplacing(`("next":"[^"]*)/views/[a-z]*`, `$1`), "a view has the entries"},
 		"HEAD is other than GET": {mutant{answer: func(r *http.Request, a *httptest.ResponseRecorder) {
 			if r.Method == http.MethodHead {
 				a.Header().Del("ETag")

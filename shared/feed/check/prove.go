@@ -65,6 +65,7 @@ type copying struct {
 	server *httptest.Server
 	dir    string
 	erased map[int]bool
+	path   string // of the feed
 }
 
 // against runs a test with a source and a folder of its own.
@@ -77,14 +78,14 @@ func (r *reader) against(test func(c *copying) error) error {
 	s := newSource()
 	server := httptest.NewServer(s)
 	defer server.Close()
-	return test(&copying{r, s, server, dir, map[int]bool{}})
+	return test(&copying{r, s, server, dir, map[int]bool{}, "/feeds/entities"})
 }
 
 // start returns the command as it is run.
 func (c *copying) start(ctx context.Context) (*exec.Cmd, *bytes.Buffer, *bytes.Buffer) {
 	args := make([]string, len(c.command))
 	for i, arg := range c.command {
-		args[i] = strings.NewReplacer("URL", c.server.URL+"/feeds/entities", "DIR", c.dir).Replace(arg)
+		args[i] = strings.NewReplacer("URL", c.server.URL+c.path, "DIR", c.dir).Replace(arg)
 	}
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var stdout, stderr bytes.Buffer

@@ -54,6 +54,7 @@ func TestMutantsOfReaders(t *testing.T) {
 		"the cursor is not stored":  {`"update progress set query = ?, etag = ?,`, `"update progress set query = coalesce(null and ?, query), etag = ?,`, "many pages"},
 		"the ETag is not sent":      {`({"If-None-Match": etag} if etag else {})`, `{}`, "with the stored ETag"},
 		"it stops after one page":   {`    while not up_to_date:`, `    for _ in range(1):`, "many pages"},
+		"413 is an error":           {`if e.code == 413`, `if e.code == 414`, "too large"},
 		"snapshots are taken for granted": {`            raise
         page = {"_datafeed": {}}`, `            raise
         raise`, "without snapshots"},

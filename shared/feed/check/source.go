@@ -22,6 +22,7 @@ type source struct {
 	begun     int           // requests since the fault was set
 	asked     []*http.Request
 	replays   bool              // it has no snapshots
+	most      int               // entries of a page; 0 means as many as any
 	short     int               // the most items on a page of a snapshot; 0 means as many as the reader wants
 	sealed    map[string][]byte // what a shared cache before it has stored, by query; nil means there is none
 	stores    bool              // the cache stores pages of snapshots, too
@@ -210,6 +211,9 @@ func (s *source) page(r *http.Request) (map[string]any, int) {
 	}
 	if err != nil || limit < 1 || limit > 1000 || q.Has("after") == (q.Has("snapshot") && !s.replays) || len(q["after"]) > 1 {
 		return nil, http.StatusBadRequest
+	}
+	if s.most > 0 && limit > s.most {
+		return nil, http.StatusRequestEntityTooLarge
 	}
 	if q.Has("snapshot") {
 		return s.snapshot(r, limit)

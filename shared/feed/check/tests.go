@@ -45,6 +45,46 @@ var tests = []test{
 		c.put(8, 9, 701)
 		return c.equal()
 	}},
+	{"a view, which entities leave and come back to", func(c *copying) error {
+		c.path = "/feeds/entities/views/part"
+		c.put(numbers(1200, 400)...)
+		for range 2 {
+			if err := c.equal(); err != nil {
+				return err
+			}
+			c.remove(7)
+			c.remove(401) // which was never there
+			c.put(8, 9)
+			if err := c.equal(); err != nil {
+				return err
+			}
+			c.compact()
+			c.put(7, 402)
+		}
+		if err := c.equal(); err != nil {
+			return err
+		}
+		c.restore(1000)
+		c.put(7)
+		if err := c.equal(); err != nil {
+			return err
+		}
+		for _, r := range c.requests() {
+			if r.URL.Path != c.path {
+				return fmt.Errorf("the reader asks for %s, which is outside of the view", r.URL.Path)
+			}
+		}
+		return nil
+	}},
+	{"pages that are too large", func(c *copying) error {
+		c.put(numbers(1500, 700)...)
+		c.most = 130
+		if err := c.equal(); err != nil {
+			return err
+		}
+		c.put(numbers(300, 400)...)
+		return c.equal()
+	}},
 	{"it is killed while it reads a snapshot", func(c *copying) error {
 		c.put(numbers(4000, 3500)...)
 		for range 3 {

@@ -27,6 +27,7 @@ async function get(url, query, etag) {
     throw new Gone(new URL(start?.match(/<(.*)>/)?.[1] ?? url, url));
   }
   const asked = Object.fromEntries(new URLSearchParams(query));
+  if (answer.status === 413 && asked.limit > 1) return get(url, query.replace(`limit=${asked.limit}`, `limit=${asked.limit >> 1}`)); // the page is too large
   const refused = [400, 404].includes(answer.status) && asked.snapshot;
   if (!answer.ok && !refused) {
     const problem = new Error(`${answer.status} ${await answer.text()}`);

@@ -32,6 +32,9 @@ def get(url, query, etag=None):
         if e.code == 410:
             start = next((part for part in (e.headers["Link"] or "").split(",") if 'rel="start"' in part), "")
             raise Gone(parameters(start.partition("<")[2].partition(">")[0]).get("history")) from e
+        limit = int(parameters("?" + query).get("limit", 1))
+        if e.code == 413 and limit > 1:  # the page is too large
+            return get(url, query.replace(f"limit={limit}", f"limit={limit // 2}"))
         if e.code not in (400, 404) or not query.startswith("snapshot="):
             raise
         page = {"_datafeed": {}}

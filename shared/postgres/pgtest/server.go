@@ -204,6 +204,22 @@ func (s *Server) OpenEither(other *Server, name string) *pgxpool.Pool {
 	return db.Pool
 }
 
+// OpenWithStandbys opens a database of the server, and a pool for each of its standbys, as a service does, until the
+// test ends.
+func (s *Server) OpenWithStandbys(name string, standbys ...*Server) (pool *pgxpool.Pool, read []*pgxpool.Pool) {
+	s.t.Helper()
+	var urls []string
+	for _, standby := range standbys {
+		urls = append(urls, standby.URL(name))
+	}
+	db, err := postgres.Open(s.t.Context(), postgres.Config{URL: s.URL(name), ReadURL: EitherURL(s.t, name, urls...), Name: name})
+	if err != nil {
+		s.t.Fatal("pgtest: ", err)
+	}
+	s.t.Cleanup(db.Close)
+	return db.Pool, db.Standbys
+}
+
 // EitherURL returns the URL of a database of whichever of the servers takes writes. The servers have these URLs.
 func EitherURL(t testing.TB, database string, urls ...string) string {
 	t.Helper()

@@ -67,7 +67,7 @@ func (s *Source) alternates(r *request) (links []feed.Link) {
 		}
 	}
 	if r.Schema != nil && r.mediaType != feed.TypeCloudEvents {
-		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: schemaType})
+		links = append(links, feed.Link{Rel: "describedby", Href: s.schemaURL(r.Name), Type: feed.TypeSchema, ETag: schemaTag(r.Schema)})
 	}
 	return links
 }
@@ -78,7 +78,7 @@ func (s *Source) document(r *request, sp *span) *feed.Document {
 		Description: r.Description, Author: s.Author, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, sp.end),
 		View: r.view, Links: s.alternates(r), Archive: sp.archive,
 		Page: feed.Page{
-			Entries: sp.entries, Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
+			Entries: r.seen(sp.entries), Cursor: sp.end, Sealed: sp.sealed, UpToDate: r.view != feed.Older && sp.to == sp.head.Position, Head: sp.head.Cursor(),
 			Compacted: sp.head.Compaction.UpTo,
 		},
 	}
@@ -118,6 +118,9 @@ func linkHeader(links []feed.Link) string {
 		if l.Type != "" {
 			values[i] += `; type="` + l.Type + `"`
 		}
+		if l.ETag != "" {
+			values[i] += "; etag=" + l.ETag
+		}
 	}
 	return strings.Join(values, ", ")
 }
@@ -134,7 +137,7 @@ func (s *Source) etag(r *request, sp *span) string {
 	if r.mediaType == feed.TypeHTML {
 		by = append(by, s.Brand, s.Name, s.Nav, s.Trace)
 	}
-	if lost := s.log.Lost(r.Name); lost.Losses > 0 && r.mediaType == feed.TypeHTML && r.view == feed.Newest {
+	if lost := s.log.Lost(r.inLog); lost.Losses > 0 && r.mediaType == feed.TypeHTML && r.view == feed.Newest {
 		by = append(by, lost.At.UnixNano())
 	}
 	erasures := int64(0)
@@ -176,12 +179,23 @@ type shownEntry struct {
 // Short returns the end of the entity's id.
 func (e shownEntry) Short() string { return web.Short(e.ID) }
 
+// maxShown is how many bytes of an entity a page shows.
+const maxShown = 32 << 10
+
+// Beginning returns the beginning of an entity that is too long for the page, or "".
+func (e shownEntry) Beginning() string {
+	if len(e.Entity) <= maxShown {
+		return ""
+	}
+	return strings.ToValidUTF8(string(e.Entity[:maxShown]), "")
+}
+
 // Kind returns a word for what the entry did.
 func (e shownEntry) Kind() string { return kindOf(e.Entry) }
 
-// trace returns the path of the page of what the service knows of an entity, or "".
-func (s *Source) trace(id uuid.UUID) string {
-	if s.Trace == "" {
+// trace returns the path of the page of what the service knows of an entity, or "". No page of a view leads there.
+func (s *Source) trace(d served, id uuid.UUID) string {
+	if s.Trace == "" || d.part != nil {
 		return ""
 	}
 	return s.Trace + id.String()
@@ -190,8 +204,8 @@ func (s *Source) trace(id uuid.UUID) string {
 var idInCode = regexp.MustCompile(`<code>([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})</code>`)
 
 // linkIDs makes links of the ids in the HTML of an entry.
-func (s *Source) linkIDs(html string) string {
-	if s.Trace == "" {
+func (s *Source) linkIDs(d served, html string) string {
+	if s.Trace == "" || d.part != nil {
 		return html
 	}
 	return idInCode.ReplaceAllString(html, `<a href="`+template.HTMLEscapeString(s.Trace)+`$1"><code>$1</code></a>`)
@@ -221,19 +235,19 @@ func (s *Source) page(r *request, d *feed.Document) ([]byte, error) {
 	switch r.view {
 	case feed.Newest:
 		page.Follow = 3
-		data.Loss = s.log.Lost(r.Name)
+		data.Loss = s.log.Lost(r.inLog)
 		data.Live = "/feeds/" + r.Name + "?after=" + d.Head.String()
 	case feed.Older:
 		data.Newer = s.PublicURL + r.path + "/newer?before=" + r.cursor.String()
 	}
 	for _, e := range d.Entries {
-		entry := shownEntry{Entry: e, Title: "Deleted", Versions: s.versionsURL(r.Name, e.ID), Trace: s.trace(e.ID)}
+		entry := shownEntry{Entry: e, Title: "Deleted", Versions: s.versionsURL(r.Name, e.ID), Trace: s.trace(r.served, e.ID)}
 		if e.Erased {
 			entry.Title = "Erased"
 		}
 		if !e.Deleted {
 			shown := d.Words(e)
-			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(s.linkIDs(shown.HTML)) // the source vouches for this HTML
+			entry.Title, entry.URL, entry.HTML = shown.Title, shown.URL, template.HTML(s.linkIDs(r.served, shown.HTML)) // the source vouches for this HTML
 		}
 		data.Entries = append(data.Entries, entry)
 	}
@@ -280,8 +294,16 @@ type indexEntry struct {
 	Head    feed.Cursor `json:"head"`
 	Entries int64       `json:"entries"`
 	// Retention says how long entries keep their content; nil means for ever.
-	Retention *retention `json:"retention"`
-	Schema    *string    `json:"schema"` // the URL of the entities' JSON Schema; nil means that the source declares none
+	Retention *retention   `json:"retention"`
+	Schema    *string      `json:"schema"` // the URL of the entities' JSON Schema; nil means that the source declares none
+	Views     []listedView `json:"views"`
+}
+
+// A listedView is a view in the list of feeds.
+type listedView struct {
+	feed.DeclaredView
+	URL    string  `json:"url"`
+	Schema *string `json:"schema"`
 }
 
 // A retention says how long an entry keeps its content after the time of a newer version of its entity.
@@ -297,17 +319,26 @@ func (s *Source) serveIndex(w http.ResponseWriter, r *http.Request) error {
 		if err != nil {
 			return err
 		}
-		entry := indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position, nil, nil}
+		entry := indexEntry{d.Name, d.Title, d.Text, s.PublicURL + "/feeds/" + d.Name, t.Cursor(), t.Position, nil, nil, []listedView{}}
 		if age, bounded := s.log.Retention(d.Name); bounded {
 			entry.Retention = &retention{age.String()}
 		}
 		if d.Schema != nil {
 			entry.Schema = new(s.schemaURL(d.Name))
 		}
+		for _, part := range d.Views {
+			name := d.Name + viewsPath + part.Name
+			listed := listedView{part, s.PublicURL + "/feeds/" + name, nil}
+			if d.Schema != nil {
+				listed.Schema = new(s.schemaURL(name))
+			}
+			entry.Views = append(entry.Views, listed)
+		}
 		list = append(list, entry)
 	}
 	w.Header().Set("Vary", "Accept")
 	w.Header().Set("Cache-Control", noCache(s.Private))
+	s.setAge(w.Header())
 	if web.PrefersHTML(r) {
 		page := s.look()
 		page.Title, page.Alternates, page.Data = "Feeds", s.discovery(), list

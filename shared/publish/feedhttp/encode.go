@@ -2,11 +2,13 @@ package feedhttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 
 	"github.com/edison-cars/data-feeds/shared/feed"
+	"github.com/edison-cars/data-feeds/shared/publish"
 	"github.com/edison-cars/data-feeds/shared/web"
 )
 
@@ -55,8 +57,11 @@ func (s *Source) made(ctx context.Context, client string, r *request, a *answer)
 
 // render reads and renders the span. If something was compacted since it was located, the tag is another one.
 func (s *Source) render(ctx context.Context, r *request, sp *span) (*cached, error) {
-	sp, err := s.read(ctx, r.Name, sp)
-	if err != nil {
+	sp, err := s.read(ctx, r.inLog, sp)
+	switch {
+	case errors.Is(err, publish.ErrTooLarge):
+		return nil, s.tooLarge(r)
+	case err != nil:
 		return nil, fmt.Errorf("read entries %d to %d of feed %s: %w", sp.from+1, sp.to, r.Name, err)
 	}
 	doc, err := s.encode(r, s.document(r, sp))

@@ -76,7 +76,7 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 	tag, control := "", noCache(s.Private || d.Personal)
 	var body []byte // nil means that the client has it
 	err = s.turns.take(r.Context(), web.ClientKey(r), func() error {
-		list, err := s.versions(r.Context(), d.Name, id)
+		list, err := s.versions(r.Context(), d, id)
 		if err != nil {
 			return fmt.Errorf("read entity %s of feed %s: %w", id, d.Name, err)
 		}
@@ -100,6 +100,7 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 		w.Header().Set("ETag", tag)
 	}
 	w.Header().Set("Cache-Control", control)
+	s.setAge(w.Header())
 	switch {
 	case body == nil:
 		web.NotModified(w)
@@ -112,10 +113,11 @@ func (s *Source) serveEntity(w http.ResponseWriter, r *http.Request, name, entit
 }
 
 // versions returns the versions of an entity, newest first, or none if the feed has none.
-func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]entityVersion, error) {
+func (s *Source) versions(ctx context.Context, d served, id uuid.UUID) ([]entityVersion, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeout)
 	defer cancel()
-	entries, err := s.log.Versions(ctx, name, id, maxVersions)
+	entries, err := s.log.Versions(ctx, d.inLog, id, maxVersions)
+	entries = d.seen(entries)
 	list := make([]entityVersion, len(entries))
 	for i, e := range entries {
 		list[i] = entityVersion{
@@ -127,11 +129,11 @@ func (s *Source) versions(ctx context.Context, name string, id uuid.UUID) ([]ent
 }
 
 // entityBody returns the versions as a page or as JSON.
-func (s *Source) entityBody(d feed.Description, id uuid.UUID, list []entityVersion, html bool) ([]byte, error) {
+func (s *Source) entityBody(d served, id uuid.UUID, list []entityVersion, html bool) ([]byte, error) {
 	if html {
 		title, view := s.showEntity(d, id, list)
 		page := s.look()
-		page.Title, page.Alternates, page.Data = title, s.discovery(), view
+		page.Title, page.Alternates, page.Data = title, s.discoveryOf(d), view
 		return web.Execute(entityPage, page)
 	}
 	return web.EncodeJSON(list)
@@ -150,7 +152,7 @@ func noFeed(detail, publicURL string) error {
 
 // entityTag returns the entity tag. It changes with a new version, an erasure, a compaction, another history, and the
 // rendering.
-func (s *Source) entityTag(d feed.Description, list []entityVersion, html bool) string {
+func (s *Source) entityTag(d served, list []entityVersion, html bool) string {
 	kept := make([]byte, len(list)) // of each version, whether it is erased or superseded
 	for i, v := range list {
 		switch {
@@ -178,22 +180,22 @@ type shownVersion struct {
 	Partly   bool // compared: there is too much of it
 }
 
-func (s *Source) showEntity(d feed.Description, id uuid.UUID, list []entityVersion) (title string, view any) {
+func (s *Source) showEntity(d served, id uuid.UUID, list []entityVersion) (title string, view any) {
 	data := struct {
 		ID                                uuid.UUID
 		Title, URL, Feed, FeedTitle, Self string
 		Trace                             string
 		Versions                          []shownVersion
 		Newest                            int64
-		Cut                               bool
+		Cut, Partial                      bool
 	}{
-		ID: id, Trace: s.trace(id), Title: "Deleted", Feed: s.PublicURL + "/feeds/" + d.Name, FeedTitle: d.Title,
-		Self: s.versionsURL(d.Name, id), Newest: list[0].Version, Cut: list[len(list)-1].Version > 1,
+		ID: id, Trace: s.trace(d, id), Title: "Deleted", Feed: s.PublicURL + "/feeds/" + d.Name, FeedTitle: d.Title,
+		Self: s.versionsURL(d.Name, id), Newest: list[0].Version, Partial: d.Partial, Cut: list[len(list)-1].Version > 1,
 	}
 	if list[0].Erased {
 		data.Title = "Erased"
 	}
-	document := feed.Document{Description: d}
+	document := feed.Document{Description: d.Description}
 	room := maxChanges
 	for i := range list {
 		v := shownVersion{entityVersion: &list[i]}
@@ -218,8 +220,18 @@ func (s *Source) versionsURL(name string, id uuid.UUID) string {
 }
 
 // discovery returns links by which feed readers find the feeds.
-func (s *Source) discovery() (links []web.Link) {
-	for _, d := range s.described.Load().feeds {
+func (s *Source) discovery() []web.Link { return s.alternatesOf(s.described.Load().feeds) }
+
+// discoveryOf returns the links on a page of a feed, or those on one of a view, which lead to that view alone.
+func (s *Source) discoveryOf(d served) []web.Link {
+	if d.part != nil {
+		return s.alternatesOf([]feed.Description{d.Description})
+	}
+	return s.discovery()
+}
+
+func (s *Source) alternatesOf(feeds []feed.Description) (links []web.Link) {
+	for _, d := range feeds {
 		for _, x := range suffixes {
 			if x.mediaType != feed.TypeHTML {
 				links = append(links, web.Link{Text: d.Title + " as " + x.title, URL: s.PublicURL + "/feeds/" + d.Name + x.suffix, Type: x.mediaType})
@@ -335,7 +347,7 @@ func (s *Source) serveNewer(w http.ResponseWriter, r *http.Request, name string)
 	end := (max(req.cursor.Position-1, 0)/full + 1) * full // the end of the page that has the cursor's entry
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), readTimeout)
 	defer cancel()
-	at, err := s.log.Locate(ctx, req.Name, feed.Cursor{}, full, end+1)
+	at, err := s.log.Locate(ctx, req.inLog, feed.Cursor{}, full, end+1)
 	if err != nil {
 		return fmt.Errorf("find the page after %s of feed %s: %w", req.cursor, req.Name, err)
 	}

@@ -44,7 +44,7 @@ func TestSetFeeds(t *testing.T) {
 		t.Fatal(err)
 	}
 	feeds, err := l.Feeds(t.Context())
-	if err != nil || fmt.Sprint(feeds) != "[{parts Parts   <nil> false []} {things    <nil> true []}]" {
+	if err != nil || fmt.Sprint(feeds) != "[{parts Parts   <nil> false [] [] false} {things    <nil> true [] [] false}]" {
 		t.Fatalf("%+v %v", feeds, err)
 	}
 	feeds[1].Title, feeds[1].Text = "All things", "Everything."
@@ -84,6 +84,9 @@ func TestSetFeeds(t *testing.T) {
 	req, err := http.NewRequest("GET", server.URL+"/feeds/things/schema", nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if _, _, header := get(sealed, http.StatusOK); !strings.Contains(header.Get("Link"), `; type="application/schema+json"; etag=`+tag) {
+		t.Errorf("a page does not say which schema there is, %s: %v", tag, header)
 	}
 	req.Header.Set("If-None-Match", tag)
 	if resp, err := http.DefaultClient.Do(req); err != nil || resp.Body.Close() != nil || resp.StatusCode != http.StatusNotModified {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -87,37 +88,45 @@ func New(log *publish.Log, options Options, feeds ...feed.Description) *Source {
 	return s
 }
 
-// described are the feeds of a source at one time.
+// described are the feeds of a source at one time, and the views that they declare.
 type described struct {
 	feeds     []feed.Description
-	rendering map[string]string // by the feed's name
+	served    map[string]served // by name
+	rendering map[string]string // by name
 }
 
-// find returns the feed of the name.
-func (d *described) find(name string) (found feed.Description, ok bool) {
-	for _, found := range d.feeds {
-		if found.Name == name {
-			return found, true
-		}
-	}
-	return found, false
+// A served is a feed, or a view of one. The Name of its Description is the path below /feeds/: customers or
+// customers/views/delivery.
+type served struct {
+	feed.Description
+	inLog string             // the name of the feed in the log
+	part  *feed.DeclaredView // nil means the whole feed
+}
+
+// find returns the feed or view of the name.
+func (d *described) find(name string) (found served, ok bool) {
+	found, ok = d.served[name]
+	return found, ok
 }
 
 // SetFeeds replaces the feeds of the source, which go on being served if they are among the new ones. It may be called
-// at any time.
+// at any time. It panics if a view is not valid: see [feed.DeclaredView.Valid].
 func (s *Source) SetFeeds(feeds ...feed.Description) {
-	now := &described{slices.Clone(feeds), map[string]string{}}
+	now := &described{slices.Clone(feeds), map[string]served{}, map[string]string{}}
 	for i := range now.feeds {
 		d := &now.feeds[i]
 		d.Title = cmp.Or(d.Title, d.Name)
 		d.ID = cmp.Or(d.ID, s.PublicURL+"/feeds/"+d.Name)
-		now.rendering[d.Name] = rendering(*d, s.Author)
+		now.add(served{*d, d.Name, nil}, s.Author)
+		for _, part := range d.Views {
+			now.add(viewOf(*d, part), s.Author)
+		}
 	}
 	s.described.Store(now)
 }
 
-// ServeHTTP answers at /feeds and below it, at /problems/history-diverged, the URL of a problem type, and in /assets/,
-// which has the pages' style. It works in any router that does not change the request's path. An answer may wait; its
+// ServeHTTP answers at /feeds and below it, in /problems/, at the URLs of problem types, and in /assets/, which has the
+// pages' style. It works in any router that does not change the request's path. An answer may wait; its
 // queries are limited by readTimeout. Limits are per client: see [web.ClientKey].
 func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	web.Secure(w.Header())
@@ -130,6 +139,10 @@ func (s *Source) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 	name, below := strings.CutPrefix(r.URL.Path, "/feeds/")
 	name, entity, ofEntity := strings.Cut(name, "/")
+	if view, ofView := strings.CutPrefix(entity, "views/"); ofView && view != "" {
+		view, entity, ofEntity = strings.Cut(view, "/")
+		name += viewsPath + view
+	}
 	switch {
 	case below && (name == "" || ofEntity && (entity == "" || strings.Contains(entity, "/"))):
 		return web.NothingHere()
@@ -137,8 +150,8 @@ func (s *Source) serve(w http.ResponseWriter, r *http.Request) error {
 		return web.NotAllowed("GET, HEAD", r.Method)
 	case r.URL.Path == "/feeds":
 		return s.serveIndex(w, r)
-	case r.URL.Path == divergedPath:
-		web.Send(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte(divergedText))
+	case problemTypes[r.URL.Path] != "":
+		web.Send(w, r, http.StatusOK, "text/plain; charset=utf-8", []byte(problemTypes[r.URL.Path]))
 		return nil
 	case !below:
 		return web.ServeAsset(w, r)
@@ -186,11 +199,11 @@ type answer struct {
 func (s *Source) answer(ctx context.Context, res *resource, client *http.Request) (*answer, error) {
 	a := res.last.Load()
 	if a != nil && a.final {
-		if t := s.log.Remembered(res.Name); t != nil && t.Epoch == a.snapshot.Epoch {
+		if t := s.log.Remembered(res.inLog); t != nil && t.Epoch == a.snapshot.Epoch {
 			return a, nil
 		}
 	}
-	t, err := s.log.Snapshot(ctx, res.Name)
+	t, err := s.log.Snapshot(ctx, res.inLog)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +226,7 @@ func (s *Source) answer(ctx context.Context, res *resource, client *http.Request
 				return nil, err
 			}
 		}
-		sp, err = s.locate(ctx, res.Description, res.selection)
+		sp, err = s.locate(ctx, res.served, res.selection)
 	}
 	if gone, ok := errors.AsType[*diverged](err); ok {
 		return nil, s.historyDiverged(&res.request, gone)
@@ -237,6 +250,13 @@ func (s *Source) answerAt(res *resource, t *publish.Snapshot, sp *span) *answer 
 		a.lastModified = []string{sp.updated.Truncate(time.Second).Format(http.TimeFormat)}
 	}
 	return a
+}
+
+// setAge says how old the answer is if the primary database is down and the answer is what it was last known to have.
+func (s *Source) setAge(h http.Header) {
+	if age := s.log.Age(); age > 0 {
+		h.Set("Age", strconv.FormatInt(int64(age/time.Second)+1, 10))
+	}
 }
 
 // forget drops the resources and documents of earlier epochs.
@@ -269,6 +289,9 @@ func (s *Source) serveFeed(w http.ResponseWriter, r *http.Request, name string) 
 	}
 	h := w.Header()
 	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, a.etag, a.cacheControl
+	if !a.final {
+		s.setAge(h)
+	}
 	if a.lastModified != nil {
 		h["Last-Modified"] = a.lastModified
 	}
@@ -347,15 +370,25 @@ func noCache(private bool) string {
 
 const (
 	divergedPath = "/problems/history-diverged"
-	divergedText = `The history diverged (410)
+	tooLargePath = "/problems/page-too-large"
+)
+
+// problemTypes are texts that explain the types of problems, by their paths.
+var problemTypes = map[string]string{
+	divergedPath: `The history diverged (410)
 
 A cursor stands for the whole history of a feed up to its place. This one stands for a history that this source does
 not have: its database was restored from a backup, failed over without the last commits, or was built again.
 
 What you copied may hold entries that the source no longer has. Copy the feed again from the first entry, by the link
 with rel="start" that the answer carries, and in the end delete what did not come again.
-`
-)
+`,
+	tooLargePath: `The page is too large (413)
+
+The entities of a page may have so many bytes together as those of 200 entries of the largest size. Ask for fewer
+entries, by the parameter limit: a page of limit=200 or less is never too large.
+`,
+}
 
 // historyDiverged returns the problem for a cursor of another history. No other answer makes a reader start again.
 func (s *Source) historyDiverged(r *request, gone *diverged) error {
@@ -373,5 +406,17 @@ func (s *Source) historyDiverged(r *request, gone *diverged) error {
 		Detail: fmt.Sprintf("The cursor %s belongs to another history of this feed, as after the restore of a backup. Start again from %s", r.cursor, again),
 		Links:  []string{again},
 		Header: header,
+	}
+}
+
+// tooLarge returns the problem for a page with too many bytes.
+func (s *Source) tooLarge(r *request) error {
+	fewer := *r
+	fewer.limit = publish.MaxPageEntries
+	again := s.url(&fewer)
+	return &web.Problem{
+		Type: s.PublicURL + tooLargePath, Title: "The page is too large", Status: http.StatusRequestEntityTooLarge,
+		Detail: fmt.Sprintf("The entities of this page have more than %d MiB together. Ask for at most %d entries: %s", publish.MaxPage>>20, publish.MaxPageEntries, again),
+		Links:  []string{again},
 	}
 }

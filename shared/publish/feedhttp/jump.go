@@ -171,7 +171,7 @@ func (s *Source) firstOf(ctx context.Context, r *request, day time.Time) (int64,
 
 // pageOfEntity returns the path of the versions of an entity.
 func (s *Source) pageOfEntity(ctx context.Context, r *request, id uuid.UUID) (string, error) {
-	versions, err := s.log.Versions(ctx, r.Name, id, 1)
+	versions, err := s.log.Versions(ctx, r.inLog, id, 1)
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("find entity %s of feed %s: %w", id, r.Name, err)
@@ -182,7 +182,7 @@ func (s *Source) pageOfEntity(ctx context.Context, r *request, id uuid.UUID) (st
 }
 
 func (s *Source) locatePlaces(ctx context.Context, r *request, positions ...int64) (*publish.Location, error) {
-	at, err := s.log.Locate(ctx, r.Name, feed.Cursor{}, feed.PageSize, positions...)
+	at, err := s.log.LocateAtPrimary(ctx, r.inLog, feed.Cursor{}, feed.PageSize, positions...)
 	if err != nil {
 		return nil, fmt.Errorf("find positions %v of feed %s: %w", positions, r.Name, err)
 	}

@@ -82,14 +82,14 @@ func (s selection) atHand(t *publish.Snapshot) *span {
 }
 
 // locate finds the selection in the log. It returns *diverged if the cursor is of another history. ctx limits it.
-func (s *Source) locate(ctx context.Context, d feed.Description, sel selection) (*span, error) {
+func (s *Source) locate(ctx context.Context, d served, sel selection) (*span, error) {
 	full := int64(feed.PageSize)
 	if sel.view == feed.Replay {
 		full = sel.limit
 	}
 	c := sel.cursor.Position
 	_, end := sel.bounds(1<<62 - 1) // the end of the page if it is full
-	at, err := s.log.Locate(ctx, d.Name, sel.cursor, full, end, c-full)
+	at, err := s.log.Locate(ctx, d.inLog, sel.cursor, full, end, c-full)
 	if err != nil {
 		return nil, err
 	}

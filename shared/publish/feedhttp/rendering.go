@@ -37,9 +37,13 @@ var program = sync.OnceValue(func() string {
 
 // rendering returns the part of ETags that stands for how entries are rendered. It changes with the program and, as
 // settings may change words too, with the rendering of an empty entry.
-func rendering(d feed.Description, author string) string {
+func rendering(d served, author string) string {
 	entry := feed.Entry{Position: 1, ID: uuid.NameSpaceOID, Version: 1, Updated: time.Unix(0, 0).UTC(), Entity: []byte(`{}`)}
-	return fmt.Sprintf("%s %t %x", program(), d.Schema != nil, sha256.Sum256(documents(&feed.Document{Description: d, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))
+	definition := ""
+	if d.part != nil {
+		definition = d.part.Definition()
+	}
+	return fmt.Sprintf("%s %t %q %x", program(), d.Schema != nil, definition, sha256.Sum256(documents(&feed.Document{Description: d.Description, Author: author, Page: feed.Page{Entries: []feed.Entry{entry}}})))
 }
 
 // documents returns the document as Atom and JSON, or nil if Show cannot take the entry.

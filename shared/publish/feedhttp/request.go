@@ -28,7 +28,7 @@ var suffixes = []struct{ suffix, mediaType, title string }{
 
 // A request is a request for a document of a feed.
 type request struct {
-	feed.Description
+	served
 	selection
 	described *described    // the feeds at the time of the request
 	path      string        // /feeds/orders or /feeds/orders.atom
@@ -115,7 +115,7 @@ func (s *Source) parse(name string, k key) (*request, error) {
 		}
 	}
 	var ok bool
-	if req.Description, ok = k.described.find(name); !ok {
+	if req.served, ok = k.described.find(name); !ok {
 		return nil, noFeed("There is no feed of this name here.", s.PublicURL)
 	}
 	if req.mediaType == "" {

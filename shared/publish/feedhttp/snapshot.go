@@ -2,6 +2,7 @@ package feedhttp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 
@@ -14,7 +15,7 @@ import (
 
 // serveSnapshot answers with a page of a snapshot. It is of the head that it was read at, so any append changes its tag.
 func (s *Source) serveSnapshot(w http.ResponseWriter, r *http.Request, res *resource) error {
-	t, err := s.log.Snapshot(r.Context(), res.Name)
+	t, err := s.log.Snapshot(r.Context(), res.inLog)
 	if err != nil {
 		return err
 	}
@@ -40,6 +41,7 @@ func (s *Source) serveSnapshot(w http.ResponseWriter, r *http.Request, res *reso
 	}
 	h := w.Header()
 	h["Vary"], h["Etag"], h["Cache-Control"] = res.vary, []string{tag}, []string{noCache(s.Private || res.Personal)}
+	s.setAge(h)
 	if (doc == nil || !doc.spoiled) && notModified(r.Header, &answer{tag: tag}) {
 		res.notModified.Inc()
 		web.NotModified(w)
@@ -60,8 +62,10 @@ func (s *Source) snapshot(ctx context.Context, res *resource) (*cached, error) {
 	r := &res.request
 	reading, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
-	found, err := s.log.Entities(reading, r.Name, r.cursor, r.from, int(r.limit))
+	found, err := s.log.Entities(reading, r.inLog, r.cursor, r.from, int(r.limit))
 	switch {
+	case errors.Is(err, publish.ErrTooLarge):
+		return nil, s.tooLarge(r)
 	case err != nil:
 		return nil, fmt.Errorf("read the snapshot of feed %s: %w", r.Name, err)
 	case !found.Known:
@@ -95,7 +99,7 @@ func (s *Source) snapshotDocument(r *request, found *publish.Entities) *feed.Doc
 	}
 	d := &feed.Document{
 		Description: r.Description, Author: s.Author, Home: s.PublicURL, Self: s.url(r), Next: s.at(r, feed.Replay, head), View: feed.Snapshot,
-		Links: s.alternates(r), Page: feed.Page{Entries: found.Entries, Cursor: head, Compacted: found.Head.Compaction.UpTo},
+		Links: s.alternates(r), Page: feed.Page{Entries: r.seen(found.Entries), Cursor: head, Compacted: found.Head.Compaction.UpTo},
 	}
 	if found.Last != uuid.Nil {
 		d.Next = s.snapshotURL(r, head, found.Last)

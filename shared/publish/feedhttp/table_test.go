@@ -86,6 +86,7 @@ func TestAnswers(t *testing.T) {
 		{"the 410 behind a CDN to older entries", "CDN", "GET", "/feeds/things?before=200-000000000000", nil, 410, fields{"Cache-Control": "no-store"}, "diverged"},
 		{"the 410 behind a CDN as CloudEvents", "CDN", "GET", "/feeds/things.cloudevents?lastEventId=200-000000000000", nil, 410, fields{"Cache-Control": "no-store"}, "diverged"},
 		{"what the type of the 410 leads to", "public", "GET", "/problems/history-diverged", nil, 200, nil, `rel="start"`},
+		{"what the type of the 413 leads to", "public", "GET", "/problems/page-too-large", nil, 200, nil, `limit=200`},
 		{"the list of feeds", "public", "GET", "/feeds", nil, 200, fields{"Vary": "Accept", "Cache-Control": "no-cache", "Content-Type": "application/json; charset=utf-8"}, `"url":"` + publicURL + `/feeds/things"`},
 		{"the list of feeds, for a browser", "public", "GET", "/feeds", []string{"Accept", "text/html"}, 200, fields{"Vary": "Accept", "Content-Type": web.HTMLType}, publicURL + "/feeds/things.atom"},
 	} {
@@ -120,8 +121,8 @@ func TestListOfFeeds(t *testing.T) {
 	server := serveAs(t, l, Options{}, description, others)
 	fill(t, l, 7)
 	_, body := get(t, server, "GET", "/feeds")
-	want := fmt.Sprintf(`[{"feed":"things","title":"Things","description":"Everything that is a thing.","url":"%[1]s/feeds/things","head":"%[2]s","entries":7,"retention":null,"schema":null},`+
-		`{"feed":"others","title":"Others","description":"What is none of the things.","url":"%[1]s/feeds/others","head":"0","entries":0,"retention":null,"schema":null}]`, publicURL, cursorAt(t, pool, 7))
+	want := fmt.Sprintf(`[{"feed":"things","title":"Things","description":"Everything that is a thing.","url":"%[1]s/feeds/things","head":"%[2]s","entries":7,"retention":null,"schema":null,"views":[]},`+
+		`{"feed":"others","title":"Others","description":"What is none of the things.","url":"%[1]s/feeds/others","head":"0","entries":0,"retention":null,"schema":null,"views":[]}]`, publicURL, cursorAt(t, pool, 7))
 	if strings.TrimSpace(body) != want {
 		t.Errorf("%s, want %s", body, want)
 	}

@@ -160,7 +160,7 @@ func (s *Source) firstChunk(r *http.Request, res *resource) (*resource, error) {
 	case feed.Older:
 		return nil, web.Errorf(http.StatusBadRequest, "The parameter before does not go with an event stream, which goes forward: after=CURSOR says from where.")
 	case feed.Newest:
-		t, err := s.log.Snapshot(r.Context(), res.Name)
+		t, err := s.log.Snapshot(r.Context(), res.inLog)
 		if err != nil {
 			return nil, err
 		}

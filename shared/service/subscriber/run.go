@@ -194,7 +194,9 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	var log *publish.Log
 	closeLog := func() {}
 	if s.Publishes != nil {
-		if log, err = publish.Open(ctx, process.Pool, publish.Options{Logger: logger, CompactAfter: time.Duration(set.CompactAfter)}); err != nil {
+		if log, err = publish.Open(ctx, process.Pool, publish.Options{
+			Logger: logger, Standbys: process.Standbys, CompactAfter: time.Duration(set.CompactAfter),
+		}); err != nil {
 			return err
 		}
 		closeLog = sync.OnceFunc(log.Close)
