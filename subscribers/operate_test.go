@@ -326,6 +326,31 @@ $`)
 }
 
 // Services are asked with the token of the environment, or that of their URL.
+func TestForget(t *testing.T) {
+	t.Parallel()
+	line := order.Line{Model: "volta", Options: []string{}, Quantity: 1, UnitPriceCents: 1}
+	eu, us := ordersFeed(t, placed(line)), ordersFeed(t, placed(line), placed(line))
+	pool := pgtest.New(t)
+	env := map[string]string{
+		"FEED_URL_ORDERS": "eu=" + eu + " us=" + us, "POLL_ORDERS": "@every 1h", "FEED_URL_BUILDS": serveFeed(t, carbuild.Feed), "POLL_BUILDS": "@every 1h",
+	}
+	o := operator{"SERVICES": "warehouse=" + start(t, "warehouse", pool, env)}
+	o.do(t, 0, "poll", "warehouse", "orders@eu")
+	o.do(t, 0, "poll", "warehouse", "orders@us")
+	o.do(t, 1, "forget", "warehouse", "orders@us") // it is in the settings
+	o.do(t, 2, "forget", "warehouse")
+	env["FEED_URL_ORDERS"] = "us=" + us
+	again := pgtest.New(t)
+	alone := operator{"SERVICES": "warehouse=" + start(t, "warehouse", again, env)}
+	alone.do(t, 1, "forget", "warehouse", "orders@eu") // it never was
+	if _, err := again.Exec(t.Context(), `insert into subscription (service, feed) values ('warehouse', 'orders@eu')`); err != nil {
+		t.Fatal(err)
+	}
+	if out, _ := alone.run(t, 0, "forget", "warehouse", "orders@eu"); out != "warehouse/orders@eu is forgotten\n" {
+		t.Errorf("%s", out)
+	}
+}
+
 func TestOperateWithTokens(t *testing.T) {
 	t.Parallel()
 	reader, readerHash := access.NewToken()

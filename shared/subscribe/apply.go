@@ -23,6 +23,7 @@ type applier struct {
 	quarantine *quarantine
 	erasures   *erasures
 	metrics    *pollerMetrics
+	siblings   []*poller // those of the other sources of the feed
 }
 
 // applyPage applies a page after those before it. A page of a pure copy is applied beside the pages before it if they
@@ -111,6 +112,7 @@ func (a *applier) commit(ctx context.Context, t *turn) error {
 	a.state.committed(t, bad)
 	a.metrics.apply.Observe(time.Since(began).Seconds())
 	a.quarantine.logRejected(ctx, bad)
+	a.freed(ctx, t.entries, bad)
 	if (t.from.inSnapshot() || t.to.inSnapshot()) && slices.ContainsFunc(bad, func(r rejection) bool { return !r.checked }) {
 		a.quarantine.odds.Store(true)
 	}
@@ -139,7 +141,7 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	alone := t.before == nil || isDone(t.before)
-	if alone && !carefully && a.pure && a.Check == nil && len(t.entries) < copyFrom && !a.state.hasRejected() {
+	if alone && !carefully && a.pure && !a.owned && a.Check == nil && len(t.entries) < copyFrom && !a.state.hasRejected() {
 		return nil, a.upsertAtOnce(ctx, t)
 	}
 	known := noneKnown()
@@ -150,6 +152,7 @@ func (a *applier) tryCommit(ctx context.Context, t *turn, carefully bool) (bad [
 			a.move(first, t)
 		}
 		if len(t.entries) > 0 {
+			a.claim(first, t.entries, known.owners)
 			a.lookUp(first, t.entries, a.state.hasRejected(), known)
 			if a.Past {
 				a.takeSkipped(first, t.entries, known)
@@ -259,8 +262,9 @@ func superseded(page *feed.Page) (all []feed.Entry) {
 
 // applyNewer applies those of the page's entries that are newer than what is known.
 func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *known, carefully bool) (bad []rejection, err error) {
-	entries := known.newer(t.entries)
-	if len(entries) == 0 {
+	own, idle, owned := split(t.entries, known.owners)
+	entries := known.newer(own)
+	if len(entries)+len(idle)+len(owned) == 0 {
 		return nil, nil
 	}
 	if carefully {
@@ -273,10 +277,11 @@ func (a *applier) applyNewer(ctx context.Context, tx pgx.Tx, t *turn, known *kno
 		}
 	}
 	if err == nil {
-		err = a.quarantine.reject(ctx, tx, bad)
+		err = a.quarantine.judge(ctx, tx, len(entries), bad)
 	}
 	if err == nil {
-		err = a.quarantine.judge(ctx, tx, len(entries), bad)
+		bad, entries = append(bad, owned...), slices.Concat(entries, idle)
+		err = a.quarantine.reject(ctx, tx, bad)
 	}
 	if err == nil {
 		err = a.quarantine.settle(bad)
@@ -365,7 +370,7 @@ func isDone(t *turn) bool {
 // mostTurns returns 1 unless the copy is pure and the last poll succeeded. It leaves one connection of the pool to
 // others, since each page keeps its own while it waits for the page before it.
 func (a *applier) mostTurns() int {
-	if !a.pure || a.state.fails() > 0 {
+	if !a.pure || a.owned || a.state.fails() > 0 { // pages of two sources could wait for each other
 		return 1
 	}
 	return min(maxTurns, int(a.pool.Config().MaxConns)-1)

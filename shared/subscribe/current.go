@@ -19,6 +19,7 @@ type Current struct {
 	Feeds   []string
 
 	mu     sync.Mutex
+	names  map[string][]string  // of the subscriptions to each feed, if they have other names
 	polled map[string]time.Time // when this process last brought each copy up to date, since it began to poll
 	behind []string
 }
@@ -39,19 +40,42 @@ func (c *Current) Polled(feed string, at time.Time) {
 	c.polled[feed] = at
 }
 
+// follow makes the subscriptions count instead of the feeds.
+func (c *Current) follow(pollers []*poller) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.names = map[string][]string{}
+	for _, p := range pollers {
+		c.names[p.feed] = append(c.names[p.feed], p.Name)
+	}
+}
+
+// subscriptions returns the names of the subscriptions to Feeds. c.mu is locked.
+func (c *Current) subscriptions() (names []string) {
+	for _, feed := range c.Feeds {
+		if of := c.names[feed]; of != nil {
+			names = append(names, of...)
+		} else {
+			names = append(names, feed)
+		}
+	}
+	return names
+}
+
 // Look returns the feeds whose copies are not current. Call it in the transaction that acts on the copies: a restore
 // waits for its end.
 func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, err error) {
 	c.mu.Lock()
 	polled := maps.Clone(c.polled) // before the rows are read, which may be of a later poll
+	names := c.subscriptions()
 	c.mu.Unlock()
 	rows, err := db.Query(ctx, `
 		select feed, last_success_at, coalesce(paused, false) from subscription left join subscription_setting using (service, feed)
-		 where service = $1 and feed = any($2)`, c.Service, c.Feeds)
+		 where service = $1 and feed = any($2)`, c.Service, names)
 	if err != nil {
 		return nil, err
 	}
-	behind = slices.Clone(c.Feeds) // also those without a row, as during a restore
+	behind = slices.Clone(names) // also those without a row, as during a restore
 	var name string
 	var success *time.Time // the last successful poll
 	var paused bool
@@ -63,7 +87,7 @@ func (c *Current) Look(ctx context.Context, db rowsQuerier) (behind []string, er
 		return nil
 	})
 	if err != nil {
-		behind = slices.Clone(c.Feeds)
+		behind = names
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -32,6 +32,8 @@
 //     case the program was at fault. A fault of the database rejects nothing.
 //   - If the source has another history, such as after the restore of a backup, the feed is read again while the copy
 //     serves: from the newest cursor on that the source still has, if that is among the last 10,000 entries.
+//   - A feed may have several sources, each with a subscription of its own. The copy is their union, and each entity is
+//     of one source: no other one changes or deletes it.
 //   - A copy never reports an as_of later than the state it holds.
 //   - No log line quotes an entry or a password.
 //
@@ -40,8 +42,8 @@
 // feed.go (what a program declares), subscriber.go and subscription.go (what it can ask for), migrate.go, poll.go (from
 // the fire of a schedule to the commit), poller.go (its parts), schedule.go, due.go and requests.go (when a poll
 // begins), lease.go (which process polls), fetch.go and wait.go (requests to the source), target.go, apply.go, upsert.go
-// and publish.go (what is written), quarantine.go, doubt.go, blame.go, rejected.go and retries.go (entries that cannot be
-// applied), erased.go, resync.go, lostend.go, row.go and progress.go (what the database has of a subscription), state.go, health.go,
+// and publish.go (what is written), owner.go (which of several sources an entity is of), quarantine.go, doubt.go, blame.go, rejected.go and retries.go (entries that cannot be
+// applied), erased.go, resync.go, lostend.go, forget.go, row.go and progress.go (what the database has of a subscription), state.go, health.go,
 // status.go and metrics.go (the state of a copy), listen.go (entries that a [Stream] pushes).
 //
 // The file [README.md] tells how to tune and watch a subscriber, and [PROTOCOL.md] what goes over the wire.

@@ -111,10 +111,15 @@ func (a *applier) eraseAgain(ctx context.Context) error {
 		a.erasures.looked = time.Now()
 		return nil
 	}
-	rows, err := a.pool.Query(ctx, `
+	sql, args := `
 		select id from erased_entity e
-		 where service = $1 and feed = $2 and (exists (select from `+a.table()+` t where t.id = e.id) or `+cmp.Or(a.Kept, "false")+`) limit $3`,
-		a.service, a.Name, resyncChunk)
+		 where service = $1 and feed = $2 and (exists (select from `+a.table()+` t where t.id = e.id) or `+cmp.Or(a.Kept, "false")+`)`,
+		[]any{a.service, a.Name, resyncChunk}
+	if a.owned {
+		sql, args = sql+` and not exists (select from entity_owner o where o.service = $1 and o.feed = $4 and o.id = e.id and o.source <> $5)`,
+			append(args, a.feed, a.Source)
+	}
+	rows, err := a.pool.Query(ctx, sql+` limit $3`, args...)
 	if err != nil {
 		return fmt.Errorf("look for what is erased: %w", err)
 	}

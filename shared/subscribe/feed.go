@@ -16,7 +16,13 @@ import (
 
 // A Feed is one that a service copies.
 type Feed struct {
-	Name     string // "orders": unique in its subscriber
+	Name string // "orders": unique in its subscriber, with Source
+	// Source names one of several sources of the feed, such as a region or a shard: "eu". They have the same Name, Table
+	// and Apply, and each has a subscription of its own, to "orders@eu". Table then has what all of them publish. An
+	// entity is of the source that was the first to publish it; what another one says of it is rejected. The URL of a
+	// source may change, its name must not. Empty means that the feed has one source, which needs no name. Sources of
+	// one feed are applied at the same time, so Apply must cope with that, as with two feeds.
+	Source   string
 	URL      string // http://localhost:8080/feeds/orders
 	Schedule string // when to ask the source, unless another one is set at run time: see ParseSchedule
 	// ScheduleSource says in [Status] where Schedule comes from, such as "environment"; empty means "default".

@@ -43,6 +43,10 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 	if err := CheckURL(f.URL); err != nil {
 		return nil, fmt.Errorf("its URL %w", err)
 	}
+	if err := CheckSource(f.Source); err != nil {
+		return nil, err
+	}
+	name := subscriptionName(f.Name, f.Source)
 	u, _ := url.Parse(f.URL) // CheckURL has checked it
 	if err := options.PlainHosts.Check(u, options.Token != "", "PlainHosts"); err != nil {
 		return nil, err
@@ -54,15 +58,17 @@ func newPoller(pool *pgxpool.Pool, options Options, f Feed) (*poller, error) {
 		}
 	}
 	t := &target{
-		Feed: f, pure: pure, replays: f.Entries != nil, service: options.Name, shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
+		Feed: f, feed: f.Name, owned: f.Source != "" && f.Apply != nil, pure: pure, replays: f.Entries != nil, service: options.Name,
+		shownURL: feedclient.ShownURL(u), pool: pool, log: options.Log,
 		logger: options.Logger, timeout: dbTimeout, acting: options.Current,
 	}
+	t.Name = name
 	given := tuning{wait: options.Wait, pageSize: options.PageSize, source: cmp.Or(f.ScheduleSource, "default")}
 	var err error
 	if given.schedule, err = ParseSchedule(f.Schedule, t.key()); err != nil {
 		return nil, err
 	}
-	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(f.Name), history: &history{target: t}}
+	p := &poller{target: t, requests: &requests{wake: make(chan struct{}, 1)}, quarantine: &quarantine{target: t}, metrics: newPollerMetrics(t.Name), history: &history{target: t}}
 	p.state = &state{target: t, requests: p.requests, metrics: p.metrics, given: given, tuned: given, changed: make(chan struct{})}
 	p.row = &row{target: t, state: p.state}
 	p.fetcher = &fetcher{target: t, state: p.state, client: feedclient.New(options.Token)}

@@ -185,8 +185,17 @@ func (q *quarantine) seekWitness(ctx context.Context, client *feedclient.Client)
 
 // judge returns a *refusedError if the service may be at fault: if no entry passed, and Apply does not take the witness
 // either. Without a witness, a single entry is at fault if its error is one of data. Where Apply got none, they are at
-// fault if Check has passed another one, and so is a single one.
+// fault if Check has passed another one, and so is a single one. Entries of entities that other sources have do not
+// count.
 func (q *quarantine) judge(ctx context.Context, tx pgx.Tx, entries int, bad []rejection) error {
+	if q.owned {
+		all := len(bad)
+		bad = slices.DeleteFunc(slices.Clone(bad), func(r rejection) bool {
+			_, owned := errors.AsType[*ownedError](r.reason)
+			return owned
+		})
+		entries -= all - len(bad)
+	}
 	var checked int
 	var refused error // by Apply
 	for _, r := range bad {
@@ -231,10 +240,14 @@ func (e *refusedError) Error() string {
 func (e *refusedError) Unwrap() error { return e.first }
 
 // applyCarefully applies the entries in tx, each the newest of its entity, except the bad ones, which it returns for
-// reject. No statement may take longer than step. Entries that have exceeded that before are tried last, one by one, and
+// reject. Among them are those of entities that another source has. No statement may take longer than step. Entries that have exceeded that before are tried last, one by one, and
 // before them, by halves, those of which one may have ended the session.
 func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []feed.Entry, step time.Duration) (bad []rejection, err error) {
-	good, bad := q.check(entries)
+	own, owned, err := q.splitIn(ctx, tx, entries)
+	if err != nil {
+		return nil, err
+	}
+	good, bad := q.check(own)
 	good, suspected, ending := q.suspected(good)
 	restore, err := limitSteps(ctx, tx, step)
 	if err != nil {
@@ -259,7 +272,7 @@ func (q *quarantine) applyCarefully(ctx context.Context, tx pgx.Tx, entries []fe
 			return nil, err
 		}
 	}
-	return slices.Concat(bad, refused, ending), restore()
+	return slices.Concat(bad, refused, ending, owned), restore()
 }
 
 // again tries entries once more that may have failed because of another entry, such as one that has given up their
@@ -271,7 +284,8 @@ func (q *quarantine) again(ctx context.Context, tx pgx.Tx, refused []rejection, 
 	for more, times := true, 0; more && times < 10; times++ {
 		refused, still, more = still, nil, false
 		for _, r := range refused {
-			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) {
+			_, owned := errors.AsType[*ownedError](r.reason)
+			if badData(r.reason) && !ofOthers(r.reason) || passing(r.reason) || owned {
 				still = append(still, r)
 				continue
 			}

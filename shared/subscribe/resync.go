@@ -236,7 +236,8 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	if err != nil {
 		return err
 	}
-	var applied, gone int
+	var applied int
+	var gone []uuid.UUID
 	var bad []rejection
 	var refused []uuid.UUID // of the lost end, and their older versions were not looked up
 	err = r.inTx(ctx, func(first *pgx.Batch) {
@@ -313,7 +314,8 @@ func (r *resyncer) end(ctx context.Context, at progress) error {
 	r.saySucceeded(at)
 	r.metrics.resyncs.Inc()
 	r.applier.quarantine.logRejected(ctx, bad)
-	r.logger.InfoContext(ctx, "resync ended", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", gone, "cursor", at.resync.cursor.String())
+	r.applier.tryAgain(ctx, gone)
+	r.logger.InfoContext(ctx, "resync ended", "feed", r.Name, "reason", at.resync.reason, "entities", applied, "gone", len(gone), "cursor", at.resync.cursor.String())
 	_, err = r.row.load(ctx)
 	return err
 }
@@ -384,25 +386,32 @@ func (r *resyncer) againNoted(ctx context.Context, tx pgx.Tx, refused []rejectio
 	return still, err
 }
 
-// deleteGone deletes what the copy has and the source has not, and what the source says is deleted: a service may keep
-// more of such an entity than its row. After a resync of the lost end, all such entities are noted.
-func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx, lost feed.Cursor) (gone int, bad []rejection, err error) {
-	rows, err := tx.Query(ctx, `
-		select t.id from `+r.table()+` t
-		 where $3 and not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and (w.entity is not null or w.superseded))
-		 union select id from resynced_entity where service = $1 and feed = $2 and entity is null and not superseded`, r.service, r.Name, lost.IsStart())
+// deleteGone deletes what the copy has of this source and the source has not, and what the source says is deleted: a service may
+// keep more of such an entity than its row. After a resync of the lost end, all such entities are noted.
+func (r *resyncer) deleteGone(ctx context.Context, tx pgx.Tx, lost feed.Cursor) (gone []uuid.UUID, bad []rejection, err error) {
+	const unknown = ` where $3 and not exists (select from resynced_entity w where w.service = $1 and w.feed = $2 and w.id = t.id and (w.entity is not null or w.superseded))`
+	sql, args := `
+		select id from resynced_entity where service = $1 and feed = $2 and entity is null and not superseded
+		 union select t.id from `+r.table()+` t`+unknown, []any{r.service, r.Name, lost.IsStart()}
+	if r.owned {
+		sql, args = sql+` and `+r.mayOwn("t.id", 1, 4, 5)+` union select t.id from entity_owner t`+unknown+` and t.service = $1 and t.feed = $4 and t.source = $5`,
+			append(args, r.feed, r.Source)
+	}
+	rows, err := tx.Query(ctx, sql, args...)
 	if err != nil {
-		return 0, nil, err
+		return nil, nil, err
 	}
 	entries, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (e feed.Entry, err error) {
 		e.Deleted = true // without a version: any version of this history is newer, if the deletion is refused
-		return e, row.Scan(&e.ID)
+		err = row.Scan(&e.ID)
+		gone = append(gone, e.ID)
+		return e, err
 	})
 	for len(entries) > 0 && err == nil {
 		n := min(resyncChunk, len(entries))
 		var rejected []rejection
 		rejected, err = r.applier.quarantine.applyCarefully(ctx, tx, entries[:n], dbTimeout)
-		bad, gone, entries = append(bad, rejected...), gone+n, entries[n:]
+		bad, entries = append(bad, rejected...), entries[n:]
 	}
 	return gone, bad, err
 }

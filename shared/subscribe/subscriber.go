@@ -95,10 +95,23 @@ func New(ctx context.Context, pool *pgxpool.Pool, options Options, feeds ...Feed
 		if err == nil {
 			_, err = p.row.load(ctx)
 		}
+		if err == nil && f.Source == "" && p.Apply != nil {
+			p.owned, err = p.hasOwners(ctx)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("subscribe to %s: %w", f.Name, err)
+			return nil, fmt.Errorf("subscribe to %s: %w", subscriptionName(f.Name, f.Source), err)
 		}
 		s.pollers = append(s.pollers, p)
+	}
+	for _, p := range s.pollers {
+		for _, other := range s.pollers {
+			if other != p && other.feed == p.feed {
+				p.applier.siblings = append(p.applier.siblings, other)
+			}
+		}
+	}
+	if options.Current != nil {
+		options.Current.follow(s.pollers)
 	}
 	return s, nil
 }
@@ -147,7 +160,8 @@ func (s *Subscriber) Status() []Status {
 	return list
 }
 
-// Subscription returns the subscription to the named feed, or nil if there is none.
+// Subscription returns the subscription to the named feed, or to a source of it, as in "orders@eu". It returns nil if
+// there is none.
 func (s *Subscriber) Subscription(feed string) *Subscription {
 	i := slices.IndexFunc(s.pollers, func(p *poller) bool { return p.Name == feed })
 	if i < 0 {

@@ -23,7 +23,9 @@ import (
 
 // A target is where a copy goes: the feed, its tables, and what the service does with entries.
 type target struct {
-	Feed
+	Feed            // whose Name is that of the subscription: orders@eu
+	feed     string // without the source: orders
+	owned    bool   // entities have owners: the feed has sources with names, or had
 	pure     bool   // the feed has Columns and no Apply
 	replays  bool   // a first copy and a resync read all versions, in the order of the feed, also of a source that offers snapshots
 	service  string // the service's name
@@ -78,7 +80,10 @@ func (t *target) call(ctx context.Context, tx pgx.Tx, entries []feed.Entry, stor
 			return err
 		}
 	}
-	return t.Apply(ctx, tx, batch)
+	if err := t.Apply(ctx, tx, batch); err != nil {
+		return err
+	}
+	return t.release(ctx, tx, batch.Deleted)
 }
 
 // passOn calls the service's Entries, if there is one, for the well-formed entries of the page. It returns a panic as
@@ -133,11 +138,14 @@ func (f *Feed) Newer(ctx context.Context, tx pgx.Tx, entries []feed.Entry) ([]fe
 }
 
 // known are the versions of a page's entities that the copy has, and those that it has rejected, with the positions of
-// the first versions of entities that it has rejected or skipped.
-type known struct{ rows, rejected, first map[uuid.UUID]int64 }
+// the first versions of entities that it has rejected or skipped, and the owners of entities of other sources.
+type known struct {
+	rows, rejected, first map[uuid.UUID]int64
+	owners                map[uuid.UUID]string // of entities that are of another source
+}
 
 func noneKnown() *known {
-	return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}, map[uuid.UUID]int64{}}
+	return &known{map[uuid.UUID]int64{}, map[uuid.UUID]int64{}, map[uuid.UUID]int64{}, map[uuid.UUID]string{}}
 }
 
 // lookUp makes b query the known versions. PostgreSQL plans a statement with a list each time, so each table has its
@@ -164,10 +172,10 @@ func (f *Feed) lookUp(b *pgx.Batch, entries []feed.Entry, rejected bool, k *know
 	if rejected {
 		b.Queue(`
 			select entity_id, max(version) from rejected_entry join subscription using (service, feed)
-			 where entity_id = any($1) and table_name = $2 group by entity_id`, ids, f.Table).Query(into(k.rejected))
+			 where entity_id = any($1) and table_name = $2 and source = $3 group by entity_id`, ids, f.Table, f.Source).Query(into(k.rejected))
 		b.Queue(`
 			select entity_id, min(coalesce(first_position, position)) from rejected_entry join subscription using (service, feed)
-			 where entity_id = any($1) and table_name = $2 group by entity_id`, ids, f.Table).Query(into(k.first))
+			 where entity_id = any($1) and table_name = $2 and source = $3 group by entity_id`, ids, f.Table, f.Source).Query(into(k.first))
 	}
 }
 
@@ -232,14 +240,31 @@ func (t *target) answers(ctx context.Context) bool {
 // key identifies the service's schedule of a feed: see ParseSchedule.
 func (t *target) key() string { return t.service + "/" + t.Name }
 
-// create makes the subscription's rows at the first start. It fails if another subscription keeps its copy in the same
-// table, since each would take the other's rows for its own. If the feed's table is another one than before, it may be
+// create makes the subscription's rows at the first start. It fails if another feed keeps its copy in the same table,
+// since each would take the other's rows for its own. If the feed's table is another one than before, it may be
 // empty, so create begins a resync, as it does if a column is new and for Resync. If nothing has changed, create writes nothing and locks no row: a commit that
 // writes waits for a synchronous standby, and the copy can be served without it.
 func (t *target) create(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dbTimeout)
 	defer cancel()
 	err := inTx(ctx, t.pool, func(b *pgx.Batch) {
+		b.Queue(`
+			select exists (select from subscription where table_name = $3 and $3 <> '' and (service, split_part(feed, '@', 1)) <> ($1, $2))`,
+			t.service, t.feed, t.Table).
+			QueryRow(func(row pgx.Row) (err error) {
+				var taken bool
+				if err = row.Scan(&taken); taken {
+					err = errTableTaken
+				}
+				return err
+			})
+		if t.Source != "" { // what was erased while the source had no name
+			b.Queue(`
+				insert into erased_entity (service, feed, id, erased_at)
+				select $1, $2, id, erased_at from erased_entity where service = $1 and feed = $3
+				   and not exists (select from subscription where service = $1 and feed = $2)
+				on conflict do nothing`, t.service, t.Name, t.feed)
+		}
 		b.Queue(`
 			with begun as (
 			     update subscription set resync_cursor = '0', snapshot = null, compacted = null, resync_history = '0', resync_since = now(),
@@ -262,7 +287,7 @@ func (t *target) create(ctx context.Context) error {
 			QueryRow(func(row pgx.Row) error { return row.Scan(&t.claims) })
 		b.Queue(`insert into subscription_setting (service, feed) values ($1, $2) on conflict do nothing`, t.service, t.Name)
 	}, func(pgx.Tx) error { return nil })
-	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && pgErr.Code == uniqueViolation || errors.Is(err, errTableTaken) {
 		return t.tableTaken(ctx, err)
 	}
 	return err
@@ -275,10 +300,13 @@ func (t *target) columns() []string {
 	return all
 }
 
+var errTableTaken = errors.New("the table holds the copy of another feed")
+
 // tableTaken returns an error that names the subscription that has the table.
 func (t *target) tableTaken(ctx context.Context, err error) error {
 	var service, feed string
-	row := t.pool.QueryRow(ctx, `select service, feed from subscription where table_name = $1`, t.Table)
+	row := t.pool.QueryRow(ctx, `
+		select service, feed from subscription where table_name = $1 order by (service, split_part(feed, '@', 1)) = ($2, $3) limit 1`, t.Table, t.service, t.feed)
 	if row.Scan(&service, &feed) != nil {
 		return err
 	}
@@ -288,5 +316,6 @@ func (t *target) tableTaken(ctx context.Context, err error) error {
 	return fmt.Errorf("the table %s holds the copy of %s that the service %s keeps in the same database; "+
 		"give each service tables of its own, or a database of its own (if that service has been renamed to %[4]s: "+
 		"update subscription set service = '%[4]s' where service = '%[3]s'; "+
-		"update erased_entity set service = '%[4]s' where service = '%[3]s')", t.Table, feed, service, t.service)
+		"update erased_entity set service = '%[4]s' where service = '%[3]s'; "+
+		"update entity_owner set service = '%[4]s' where service = '%[3]s')", t.Table, feed, service, t.service)
 }

@@ -54,7 +54,7 @@ func (t *table) addMissing(ctx context.Context, tx pgx.Tx, entities []feed.Entry
 	}
 	var fills bool
 	err = tx.QueryRow(ctx, `
-		select not exists (select from `+quoted(t.name)+`) or exists (select from subscription where service = $1 and feed = $2 and resynced_at = now())`,
+		select not exists (select from `+quoted(t.name)+`) or exists (select from subscription where service = $1 and split_part(feed, '@', 1) = $2 and resynced_at = now())`,
 		Name, t.feed).Scan(&fills)
 	if err != nil {
 		return err

@@ -32,7 +32,8 @@ const help = `copy keeps copies of feeds in tables of the database that DATABASE
   FEED_URL_ORDERS=http://localhost:8080/feeds/orders TABLE_ORDERS='purchase(customer_id,status)' go run ./subscribers copy
 
 Each variable FEED_URL_X names a feed, and X is any name. One process copies all feeds of a database; further ones with the same settings stand by. The engine
-is that of all subscribers: pages at /subscriptions, the commands poll, pause, resume, resync, tune and rejected, metrics, /readyz.
+is that of all subscribers: pages at /subscriptions, the commands poll, pause, resume, resync, tune, forget and rejected, metrics, /readyz.
+A feed may have several sources, FEED_URL_ORDERS='eu=URL us=URL', whose entities all go into its table.
 Its own tables are in the schema copy.
 
 Without TABLE_X, a table named after X is made, with the columns id, version, updated and entity, the whole entity as jsonb. An entity

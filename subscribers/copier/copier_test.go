@@ -286,3 +286,24 @@ func TestRefused(t *testing.T) {
 		}
 	}
 }
+
+// Two sources of one feed fill one table. A column that comes later is filled by a resync of each.
+func TestTwoSources(t *testing.T) {
+	t.Parallel()
+	pgtest.Slow(t, "processes")
+	eu, us, db := newSource(t, "things"), newSource(t, "things"), pgtest.New(t)
+	eu.put(t, "things", 1, `{"a": 1, "b": 10}`, `{"a": 2, "b": 20}`)
+	us.put(t, "things", 3, `{"a": 3, "b": 30}`)
+	tables := map[string]string{"FEED_URL_THINGS": "eu=" + eu.url + "things us=" + us.url + "things", "POLL_THINGS": "@every 1s", "TABLE_THINGS": "thing(a)"}
+	p := eu.start(t, db, tables)
+	p.upToDateAs(t, eu, "things", "things@eu")
+	p.upToDateAs(t, us, "things", "things@us")
+	want(t, db, `select a from thing`, `(1) (2) (3)`)
+	p.Kill()
+	tables["TABLE_THINGS"] = "thing(a,b)"
+	p = eu.start(t, db, tables)
+	eventually(t, "both are read again", func() bool {
+		return p.status(t, "things@eu").Generation == 2 && p.status(t, "things@us").Generation == 2
+	})
+	want(t, db, `select a, b from thing`, `(1,10) (2,20) (3,30)`)
+}

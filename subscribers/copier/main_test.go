@@ -131,12 +131,18 @@ func (p process) get(t testing.TB, path string) string {
 // upToDate waits until the copy is what the source has.
 func (p process) upToDate(t *testing.T, s *source, feed string) {
 	t.Helper()
+	p.upToDateAs(t, s, feed, feed)
+}
+
+// upToDateAs is upToDate for a subscription of another name.
+func (p process) upToDateAs(t *testing.T, s *source, feed, subscription string) {
+	t.Helper()
 	var head int64
 	if err := s.pool.QueryRow(t.Context(), `select coalesce(max(position), 0) from feed_entry where feed = $1`, feed).Scan(&head); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "it is up to date", func() bool {
-		got := p.status(t, feed)
+		got := p.status(t, subscription)
 		return got.Cursor.Position == head && got.State == subscribe.Fresh && got.FailingSince == nil && !got.Standby
 	})
 }

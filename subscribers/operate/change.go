@@ -3,6 +3,7 @@ package operate
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -55,6 +56,47 @@ func (c *commander) show(cmd *cobra.Command, service, feed string, text []byte) 
 		return s, printJSON(cmd.OutOrStdout(), json.RawMessage(text))
 	}
 	return s, describe(cmd.OutOrStdout(), service, s, time.Now())
+}
+
+// forget returns a command that asks until all of a removed source is forgotten.
+func (c *commander) forget() *cobra.Command {
+	return &cobra.Command{
+		Use: "forget SERVICE FEED@SOURCE", Short: "Delete what the copy has of a source that was removed",
+		Long: `A feed may have several sources with names. If one is taken out of the settings, its entities stay in the copy until it is forgotten.
+They are then deleted, as if the source had deleted them.`,
+		Example: "  subscribers forget warehouse orders@us",
+		Args:    arguments(2, "SERVICE FEED@SOURCE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cl, err := c.open()
+			if err != nil {
+				return err
+			}
+			s, err := cl.find(args[0])
+			if err != nil {
+				return err
+			}
+			r := request{method: http.MethodPost, path: "/subscriptions/" + url.PathEscape(args[1]) + "/forget", timeout: changeTimeout}
+			for end := time.Now().Add(pollTimeout); ; {
+				text, _, err := cl.do(cmd.Context(), s, r)
+				if problem, ok := errors.AsType[*web.Problem](err); ok && problem.Status == http.StatusServiceUnavailable && time.Now().Before(end) {
+					select { // each request forgets a part
+					case <-cmd.Context().Done():
+						return cmd.Context().Err()
+					case <-time.After(time.Second):
+					}
+					continue
+				}
+				switch {
+				case err != nil:
+					return fmt.Errorf("%s/%s: %w", args[0], args[1], err)
+				case c.json:
+					return printJSON(cmd.OutOrStdout(), json.RawMessage(text))
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s/%s is forgotten\n", args[0], args[1])
+				return err
+			}
+		},
+	}
 }
 
 func (c *commander) tune() *cobra.Command {

@@ -46,7 +46,7 @@ type commander struct {
 	json     bool
 }
 
-// Commands returns the commands status, poll, pause, resume, tune, resync and rejected.
+// Commands returns the commands status, poll, pause, resume, tune, resync, forget and rejected.
 func Commands(env map[string]string, defaults Defaults) []*cobra.Command {
 	c := &commander{env: env, defaults: defaults}
 	all := []*cobra.Command{
@@ -56,6 +56,7 @@ func Commands(env map[string]string, defaults Defaults) []*cobra.Command {
 		c.change("resume", "Poll the feed again", "It ends a pause.", resume),
 		c.tune(),
 		c.change("resync", "Read the feed again from its first entry", "The copy goes on serving while it is read. status shows how far it is.", resync),
+		c.forget(),
 		c.rejected(),
 	}
 	for _, cmd := range all {

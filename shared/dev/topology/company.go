@@ -86,7 +86,8 @@ func connect(states []State) []State {
 			}
 			c.Source = states[k].Name
 			if states[k].feed(c.Feed) < 0 {
-				states[k].Publishes = append(states[k].Publishes, Feed{Name: c.Feed, URL: states[k].URL + "/feeds/" + c.Feed, Entries: -1})
+				name, _, _ := strings.Cut(c.Feed, "@") // orders, of the copy orders@eu
+				states[k].Publishes = append(states[k].Publishes, Feed{Name: name, URL: states[k].URL + "/feeds/" + name, Entries: -1})
 			}
 		}
 	}
@@ -100,6 +101,7 @@ func sourceOf(states []State, c *Copy, base string) int {
 }
 
 func (s *State) feed(name string) int {
+	name, _, _ = strings.Cut(name, "@") // of one of several sources
 	return slices.IndexFunc(s.Publishes, func(f Feed) bool { return f.Name == name })
 }
 

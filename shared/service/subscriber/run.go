@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +52,8 @@ type Service struct {
 	// Feeds.
 	Any func(name string) subscribe.Feed
 
-	// Prepare is called at the start, before the feeds are subscribed to, and may change them; nil is none.
+	// Prepare is called at the start, before the feeds are subscribed to, and may change them, but for where and when
+	// they are read; nil is none.
 	Prepare func(ctx context.Context, db *pgxpool.Pool, feeds []subscribe.Feed) error
 
 	// Settings points to a struct of the service's own settings, for daemon.Parse, filled first of all; nil is none.
@@ -120,9 +122,9 @@ func (s *Service) settings() []any {
 			any = ", unless others are given: FEED_URL_NAME, POLL_NAME and STREAM_NAME for the feed name"
 		}
 		of = append(of,
-			daemon.Setting{Name: variable("FEED_URL", f.Name), Default: f.URL, Help: "the feed " + f.Name + any},
+			daemon.Setting{Name: variable("FEED_URL", f.Name), Default: f.URL, Help: "the feed " + f.Name + "; of several sources with names, such as regions: eu=URL us=URL" + any},
 			daemon.Setting{Name: variable("POLL", f.Name), Default: f.Schedule, Help: "when to ask it, until it is set at run time: a cron expression (UTC, seconds optional), @hourly ..., @every 5s"},
-			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS; none if left out"})
+			daemon.Setting{Name: variable("STREAM", f.Name), Help: "a RabbitMQ to which a relay sends the feed, to hear at once of what is new: amqp://user:password@host:5672/vhost, amqps://... for TLS, or eu=amqp://... of each source with a name; none if left out"})
 	}
 	return s.shell().With(of...)
 }
@@ -180,8 +182,13 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 	}
 	logger := daemon.Logger(stdout, set.LogLevel)
 	feeds := s.feeds(env)
-	for i := range feeds {
-		wrong = append(wrong, s.configure(&feeds[i], env, set.Reader, logger))
+	sources := make([][]subscribe.Feed, len(feeds))
+	for i, f := range feeds {
+		of, err := sourcesOf(f, env)
+		for j := range of {
+			err = errors.Join(err, s.configure(&of[j], env, set.Reader, logger))
+		}
+		sources[i], wrong = of, append(wrong, err)
 	}
 	if err := errors.Join(wrong...); err != nil {
 		return err
@@ -207,8 +214,15 @@ func (s *Service) Run(ctx context.Context, env map[string]string, stdout io.Writ
 			return err
 		}
 	}
+	var all []subscribe.Feed
+	for i, f := range feeds { // as Prepare has left it
+		for _, of := range sources[i] {
+			f.Source, f.URL, f.Schedule, f.ScheduleSource, f.Stream = of.Source, of.URL, of.Schedule, of.ScheduleSource, of.Stream
+			all = append(all, f)
+		}
+	}
 	site := NewSite(s, process.Router, log)
-	sub, err := subscribe.New(ctx, site.DB, s.options(site, set.Reader, logger), feeds...)
+	sub, err := subscribe.New(ctx, site.DB, s.options(site, set.Reader, logger), all...)
 	if err != nil {
 		return err
 	}
@@ -245,10 +259,66 @@ func (s *Service) options(site *Site, set readerSettings, logger *slog.Logger) s
 	return o
 }
 
+// beginsWithName tells values of sources with names, "eu=https://eu.example/feeds/orders us=...", from a single value.
+var beginsWithName = regexp.MustCompile(`^\s*[\w-]*=`)
+
+// named returns the values by the names of their sources, and the names in their order. A single value has no name.
+func named(text string) (values map[string]string, names []string, err error) {
+	if !beginsWithName.MatchString(text) {
+		return map[string]string{"": text}, []string{""}, nil
+	}
+	values = map[string]string{}
+	for word := range strings.FieldsSeq(text) {
+		name, value, ok := strings.Cut(word, "=")
+		_, twice := values[name]
+		switch err := subscribe.CheckSource(name); {
+		case !ok || name == "" || value == "":
+			return nil, nil, errors.New("takes a value, or values of sources with names: eu=VALUE us=VALUE")
+		case err != nil:
+			return nil, nil, fmt.Errorf("takes values of sources with names, eu=VALUE us=VALUE: %w", err)
+		case twice:
+			return nil, nil, fmt.Errorf("has the source %s twice", name)
+		}
+		values[name], names = value, append(names, name)
+	}
+	return values, names, nil
+}
+
+// sourcesOf returns the feed once for each of its sources in the environment.
+func sourcesOf(f subscribe.Feed, env map[string]string) (sources []subscribe.Feed, err error) {
+	values, names, err := named(env[variable("FEED_URL", f.Name)])
+	if err != nil {
+		return nil, daemon.Usagef("%s %w", variable("FEED_URL", f.Name), err)
+	}
+	streams, given, err := named(env[variable("STREAM", f.Name)])
+	switch {
+	case err != nil:
+		return nil, daemon.Usagef("%s %w", variable("STREAM", f.Name), err)
+	case names[0] != "" && given[0] == "" && streams[""] != "":
+		return nil, daemon.Usagef("%s takes a stream for each source: %s=amqp://...", variable("STREAM", f.Name), names[0])
+	}
+	for _, name := range given {
+		if _, is := values[name]; !is && streams[name] != "" {
+			return nil, daemon.Usagef("%s: %s has no source %s", variable("STREAM", f.Name), variable("FEED_URL", f.Name), name)
+		}
+	}
+	for _, name := range names {
+		f.Source = name
+		sources = append(sources, f)
+	}
+	return sources, nil
+}
+
+// value returns the value of the feed's source in the environment. named has taken it before.
+func value(prefix string, f *subscribe.Feed, env map[string]string) string {
+	values, _, _ := named(env[variable(prefix, f.Name)])
+	return values[f.Source]
+}
+
 // configure takes the feed's URL, schedule and stream from the environment. The error names all wrong values.
 func (s *Service) configure(f *subscribe.Feed, env map[string]string, set readerSettings, logger *slog.Logger) error {
 	var wrong []error
-	f.URL = strings.TrimSuffix(cmp.Or(env[variable("FEED_URL", f.Name)], f.URL), "/")
+	f.URL = strings.TrimSuffix(cmp.Or(value("FEED_URL", f, env), f.URL), "/")
 	if err := subscribe.CheckURL(f.URL); err != nil {
 		wrong = append(wrong, daemon.Usagef("%s %w", variable("FEED_URL", f.Name), err))
 	} else if u, err := url.Parse(f.URL); err != nil {
@@ -262,8 +332,11 @@ func (s *Service) configure(f *subscribe.Feed, env map[string]string, set reader
 	if _, err := subscribe.ParseSchedule(f.Schedule, ""); err != nil {
 		wrong = append(wrong, daemon.Usagef("%s: %w", variable("POLL", f.Name), err))
 	}
-	if v := env[variable("STREAM", f.Name)]; v != "" {
+	if v := value("STREAM", f, env); v != "" {
 		queue := &eventstream.Queue{Feed: f.Name, Name: s.Name + "." + f.Name, Logger: logger}
+		if f.Source != "" {
+			queue.Name += "." + f.Source
+		}
 		if err := queue.Broker.UnmarshalText([]byte(v)); err != nil {
 			wrong = append(wrong, daemon.Usagef("%s %w", variable("STREAM", f.Name), err))
 		}

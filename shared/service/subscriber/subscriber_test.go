@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/edison-cars/data-feeds/shared/daemon"
+	"github.com/edison-cars/data-feeds/shared/eventstream"
 	"github.com/edison-cars/data-feeds/shared/postgres/pgtest"
 	"github.com/edison-cars/data-feeds/shared/service"
 	"github.com/edison-cars/data-feeds/shared/subscribe"
@@ -49,6 +50,45 @@ func TestConfigure(t *testing.T) {
 		}
 		if f.URL != c.url || f.Schedule != c.schedule || f.ScheduleSource != c.source {
 			t.Errorf("%v: %s, %s by %q", c.env, f.URL, f.Schedule, f.ScheduleSource)
+		}
+	}
+}
+
+func TestSourcesOf(t *testing.T) {
+	t.Parallel()
+	f := subscribe.Feed{Name: "things", URL: "http://127.0.0.1:1/feeds/things", Schedule: "@every 1s"}
+	for _, c := range []struct{ url, stream, want string }{
+		{"", "", "=http://127.0.0.1:1/feeds/things"},
+		{"http://a.example/feeds/things", "amqp://a.example", "=http://a.example/feeds/things things.things"},
+		{"http://a.example/x=y", "", "=http://a.example/x=y"},
+		{"eu=http://a.example/feeds/things", "", "eu=http://a.example/feeds/things"},
+		{" eu=http://a.example/x=1/  us-2=https://b.example/things ", "us-2=amqp://b.example", "eu=http://a.example/x=1, us-2=https://b.example/things things.things.us-2"},
+		{"eu=http://a.example/x us", "", "FEED_URL_THINGS takes a value, or values of sources with names: eu=VALUE us=VALUE"},
+		{"=http://a.example/x", "", "FEED_URL_THINGS takes a value, or values of sources with names: eu=VALUE us=VALUE"},
+		{"eu=http://a.example/x eu=http://b.example/x", "", "FEED_URL_THINGS has the source eu twice"},
+		{"EU=http://a.example/x", "", "FEED_URL_THINGS takes values of sources with names, eu=VALUE us=VALUE: a source has a name of up to 32 characters a-z, 0-9 and -, which begins with a letter, not \"EU\""},
+		{"eu=a.example", "", "FEED_URL_THINGS takes the http or https URL of a feed without query, such as http://localhost:8080/feeds/orders"},
+		{"eu=http://a.example/x", "amqp://a.example", "STREAM_THINGS takes a stream for each source: eu=amqp://..."},
+		{"http://a.example/x", "eu=amqp://a.example", "STREAM_THINGS: FEED_URL_THINGS has no source eu"},
+	} {
+		env := map[string]string{"FEED_URL_THINGS": c.url, "STREAM_THINGS": c.stream}
+		sources, err := sourcesOf(f, env)
+		var got []string
+		for _, of := range sources {
+			if failed := (&Service{Name: "things"}).configure(&of, env, readerSettings{}, discard); failed != nil {
+				err = failed
+			}
+			text := of.Source + "=" + of.URL
+			if queue, ok := of.Stream.(*eventstream.Queue); ok {
+				text += " " + queue.Name
+			}
+			got = append(got, text)
+		}
+		if err != nil {
+			got = []string{err.Error()}
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%q and %q: %q, not %q", c.url, c.stream, got, c.want)
 		}
 	}
 }

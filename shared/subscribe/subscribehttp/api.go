@@ -44,6 +44,7 @@ func (p *Pages) Routes() []Route {
 		{"POST", at + "/pause", true, p.on(pause, p.showFeed)},
 		{"POST", at + "/resume", true, p.on(resume, p.showFeed)},
 		{"POST", at + "/resync", true, p.on(resync, p.showFeed)},
+		{"POST", at + "/forget", true, inTime(p.forget)},
 		{"GET", at + "/rejected", true, p.on(p.rejected, nil)},
 		{"POST", at + "/rejected/retry", true, p.find(p.retryAll, p.showRejected)},
 		{"POST", at + "/rejected/{id}/retry", true, p.on(p.retry, p.showRejected)},
@@ -228,6 +229,44 @@ var (
 	resume         = change((*subscribe.Subscription).Resume, http.StatusOK, "resumed")
 	resync         = change((*subscribe.Subscription).Resync, http.StatusAccepted, "resyncing")
 )
+
+// forget deletes what the copy has of a source that was removed. If there is more than the time allows, the answer says so.
+func (p *Pages) forget(w http.ResponseWriter, r *http.Request) error {
+	w.Header().Set("Vary", "Accept")
+	ctx, cancel := context.WithTimeout(r.Context(), forgetTime)
+	defer cancel()
+	err := p.subscriber.Forget(ctx, r.PathValue("feed"))
+	switch {
+	case errors.Is(err, subscribe.ErrNoSource):
+		return web.Errorf(http.StatusNotFound, "%s has nothing of a source of this name that was removed.", p.options.Title)
+	case errors.Is(err, subscribe.ErrSubscribed):
+		return web.Errorf(http.StatusConflict, "%s subscribes to this source. Take it out of the settings and start the service again first.", p.options.Title)
+	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return web.TryAgain(http.StatusServiceUnavailable, 1, "Part of the source is forgotten, and there is more. Ask again to go on.")
+	case err != nil:
+		return problem(err)
+	}
+	if web.PrefersHTML(r) {
+		w.Header().Set("Cache-Control", "no-store")
+		http.Redirect(w, r, "/subscriptions?done=forgotten", http.StatusSeeOther)
+		return nil
+	}
+	removed, err := p.removed(r)
+	if err != nil {
+		return err
+	}
+	answer(w, r, http.StatusOK, removed)
+	return nil
+}
+
+// forgetTime is how long one request forgets.
+const forgetTime = web.RequestTimeout / 2
+
+// removed returns the sources that were removed and not forgotten, in a list that is not null.
+func (p *Pages) removed(r *http.Request) ([]subscribe.RemovedSource, error) {
+	removed, err := p.subscriber.Removed(r.Context())
+	return append([]subscribe.RemovedSource{}, removed...), err
+}
 
 func putSchedule(w http.ResponseWriter, r *http.Request, s *subscribe.Subscription) error {
 	if err := wantType(r, "application/json"); err != nil {

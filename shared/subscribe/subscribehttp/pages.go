@@ -72,14 +72,16 @@ var notices = map[string]string{
 	"polled":    "Polled: the source has answered, and what was new is in the copy.",
 	"paused":    "Paused: the source is not asked until polling is resumed, but the copy serves.",
 	"resumed":   "Resumed: the source is asked on schedule again.",
+	"forgotten": "Forgotten: the copy has nothing of that source any more.",
 	"resyncing": "The feed is read again, from its first entry. Until that is done the copy serves as it is.",
 }
 
 // A view is what the pages of a subscription show.
 type view struct {
 	Subscriptions []Status
-	Open          bool         // all of them
-	Polls         *polls       // of the one that is shown; nil means that several are
+	Open          bool   // all of them
+	Polls         *polls // of the one that is shown; nil means that several are
+	Removed       []subscribe.RemovedSource
 	Notice        string       // what was done
 	Problem       *web.Problem // why it was not
 }
@@ -122,13 +124,22 @@ type polls struct {
 func (p *Pages) showAll(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("Vary", "Accept")
 	copies := p.subscriber.Status()
+	if !web.PrefersHTML(r) && r.URL.Query().Has("removed") {
+		removed, err := p.removed(r)
+		if err != nil {
+			return err
+		}
+		answer(w, r, http.StatusOK, removed)
+		return nil
+	}
 	if !web.PrefersHTML(r) {
 		answer(w, r, http.StatusOK, copies)
 		return nil
 	}
 	byTrouble := slices.Clone(copies)
 	slices.SortStableFunc(byTrouble, func(a, b subscribe.Status) int { return cmp.Compare(Status{a}.rank(), Status{b}.rank()) })
-	return p.showSubscriptions(w, r, "Subscriptions", copies, view{Subscriptions: inWords(byTrouble...), Open: len(copies) == 1})
+	removed, _ := p.subscriber.Removed(r.Context()) // the page is of use while the database is down
+	return p.showSubscriptions(w, r, "Subscriptions", copies, view{Subscriptions: inWords(byTrouble...), Open: len(copies) == 1, Removed: removed})
 }
 
 func inWords(copies ...subscribe.Status) (list []Status) {

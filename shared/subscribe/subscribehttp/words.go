@@ -201,9 +201,14 @@ func (s Status) Freshness() web.Freshness {
 }
 
 // Header returns the field Datafeed-Copy, a Structured Field item (RFC 9651): orders; state=fresh;
-// as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail it has failing_since, too.
+// as_of="2026-11-23T08:00:00.000000Z"; rejected=2. While polls fail it has failing_since, too. The copy of one of several
+// sources begins with orders; source=eu.
 func (s Status) Header() string {
-	h := s.Feed + "; state=" + s.State
+	h, source := subscribe.Of(s.Feed)
+	if source != "" { // an item of this kind cannot have the character @
+		h += "; source=" + source
+	}
+	h += "; state=" + s.State
 	if s.AsOf != nil {
 		h += `; as_of="` + s.AsOf.UTC().Format(web.TimeFormat) + `"`
 	}
