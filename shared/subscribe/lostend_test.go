@@ -358,14 +358,23 @@ func TestLostEnd(t *testing.T) {
 		c := newCopier(t, s)
 		lose(t, s, c, func() { s.put(t, 12, 12) }, func() { s.put(t, 40, 41) }, func() { s.put(t, 6, 6) })
 		want := s.things(t, int64(len(s.history)))
-		for _, n := range []int{12, 40, 1, 42} {
+		for _, n := range []int{12, 40, 1, 42, 6} {
 			s.put(t, n, n)
 		}
-		want[numbered(42)] = s.things(t, int64(len(s.history)))[numbered(42)]
+		for _, n := range []int{42, 6} {
+			want[numbered(n)] = s.things(t, int64(len(s.history)))[numbered(n)]
+		}
+		s.put(t, 6, 6)
+		c.Check = func(e feed.Entry) error {
+			if e.ID == numbered(6) && e.Version == 4 {
+				return errors.New("no")
+			}
+			return nil
+		}
 		exec(t, c.pool, `alter table thing add constraint banned check (name !~ '^thing (12|1), ' or version < 3) not valid`)
 		exec(t, c.pool, `alter table thing add constraint banned_too check (name !~ '^thing 40, ') not valid`)
 		c.mustPoll(t)
-		c.wantRejectedIDs(t, 12, 40, 1)
+		c.wantRejectedIDs(t, 12, 40, 1, 6)
 		if got := c.things(t); !maps.Equal(got, want) {
 			t.Errorf("the copy has %v, want %v", got, want)
 		}
@@ -376,6 +385,7 @@ func TestLostEnd(t *testing.T) {
 		s.put(t, 12, 12)
 		s.put(t, 40, 40)
 		s.put(t, 1, 1)
+		s.put(t, 6, 6)
 		c.mustPoll(t)
 		c.wantRejected(t, s, "")
 	})
