@@ -28,7 +28,7 @@ type service struct {
 	addr string
 
 	reads []string          // feeds
-	paths map[string]string // of these feeds, or views of them, at their sources
+	paths map[string]string // of these feeds, or views of them, at their sources; /feeds/NAME where it is left out
 }
 
 func (s service) url() string {
@@ -242,7 +242,7 @@ func (c *company) settings(s service) []string {
 			set = append(set, "PUBLIC_URL="+s.url())
 		}
 		if from := c.url(source.service); from != "" && slices.Contains(s.reads, source.feed) {
-			set = append(set, fmt.Sprintf("FEED_URL_%s=%s%s", strings.ToUpper(source.feed), from, s.paths[source.feed]))
+			set = append(set, fmt.Sprintf("FEED_URL_%s=%s%s", strings.ToUpper(source.feed), from, cmp.Or(s.paths[source.feed], "/feeds/"+source.feed)))
 		}
 	}
 	for _, link := range links {
