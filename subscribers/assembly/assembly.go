@@ -33,7 +33,7 @@ func Service() *subscriber.Service {
 		Settings:   f,
 		Feeds: []subscribe.Feed{{
 			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-			Check: orderPart.Check, Needs: orderPart.Needs,
+			Check: order.Check, Needs: orderPart.Needs,
 			Apply: subscribe.Publishing(func(ctx context.Context, tx *publish.Tx, batch *subscribe.Batch) error {
 				return f.apply(ctx, tx, batch, now())
 			}),

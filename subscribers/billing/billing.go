@@ -29,15 +29,15 @@ var Service = &subscriber.Service{
 	Feeds: []subscribe.Feed{
 		{
 			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-			Check: orderPart.Check, Needs: orderPart.Needs, Apply: applyOrders,
+			Check: order.Check, Needs: orderPart.Needs, Apply: applyOrders,
 		},
 		{
 			Name: customer.Feed, URL: "http://localhost:8081/feeds/customers", Schedule: "@every 5s", Table: "customer",
-			Check: customerPart.Check, Needs: customerPart.Needs, Apply: applyCustomers,
+			Check: customer.Check, Needs: customerPart.Needs, Apply: applyCustomers,
 		},
 		{
 			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",
-			Check: shipmentPart.Check, Needs: shipmentPart.Needs, Apply: applyShipments, Optional: true,
+			Check: shipment.Check, Needs: shipmentPart.Needs, Apply: applyShipments, Optional: true,
 		},
 	},
 	Trace: func(ctx context.Context, s *subscriber.Site, id uuid.UUID) (trace.Part, error) {

@@ -26,15 +26,15 @@ var Service = &subscriber.Service{
 	Feeds: []subscribe.Feed{
 		{
 			Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-			Check: orderPart.Check, Needs: orderPart.Needs, Apply: applyOrders,
+			Check: order.Check, Needs: orderPart.Needs, Apply: applyOrders,
 		},
 		{
 			Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-			Check: buildPart.Check, Needs: buildPart.Needs, Apply: applyBuilds, Optional: true,
+			Check: carbuild.Check, Needs: buildPart.Needs, Apply: applyBuilds, Optional: true,
 		},
 		{
 			Name: shipment.Feed, URL: "http://localhost:8094/feeds/shipments", Schedule: "@every 5s", Table: "shipment",
-			Check: shipmentPart.Check, Needs: shipmentPart.Needs, Apply: applyShipments, Optional: true,
+			Check: shipment.Check, Needs: shipmentPart.Needs, Apply: applyShipments, Optional: true,
 		},
 	},
 	Routes: func(s *subscriber.Site) {

@@ -41,11 +41,11 @@ func Service() *subscriber.Service {
 		Feeds: []subscribe.Feed{
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-				Check: orderPart.Check, Needs: orderPart.Needs, Past: true, Apply: applyOrders,
+				Check: order.Check, Needs: orderPart.Needs, Past: true, Apply: applyOrders,
 			},
 			{
 				Name: customer.Feed, URL: "http://localhost:8081" + customer.ContactPath, Schedule: "@every 5s", Table: "customers",
-				Check: customerPart.Check, Needs: customerPart.Needs, Apply: applyCustomers,
+				Check: customer.CheckContact, Needs: customerPart.Needs, Apply: applyCustomers,
 				Kept: `exists (select from mail where customer_id = e.id and coalesce(recipient, recipient_name, body) is not null)`,
 			},
 		},

@@ -45,16 +45,16 @@ func Service() *subscriber.Service {
 		Feeds: []subscribe.Feed{
 			{
 				Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-				Check: buildPart.Check, Needs: buildPart.Needs, Apply: subscribe.Publishing(applyBuilds),
+				Check: carbuild.Check, Needs: buildPart.Needs, Apply: subscribe.Publishing(applyBuilds),
 			},
 			{
 				Name: customer.Feed, URL: "http://localhost:8081" + customer.DeliveryPath, Schedule: "@every 5s", Table: "customer",
-				Check: customerPart.Check, Needs: customerPart.Needs, Apply: subscribe.Publishing(applyCustomers),
+				Check: customer.CheckDelivery, Needs: customerPart.Needs, Apply: subscribe.Publishing(applyCustomers),
 				Kept: `exists (select from shipment where customer_id = e.id and name is not null)`,
 			},
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-				Check: orderPart.Check, Needs: orderPart.Needs, Apply: subscribe.Publishing(applyOrders),
+				Check: order.Check, Needs: orderPart.Needs, Apply: subscribe.Publishing(applyOrders),
 			},
 		},
 		Publishes: func(publicURL string) []feed.Description { return []feed.Description{shipmentsFeed(publicURL)} },

@@ -57,14 +57,14 @@ func Service() *subscriber.Service {
 		Feeds: []subscribe.Feed{
 			{
 				Name: order.Feed, URL: "http://localhost:8080/feeds/orders", Schedule: "@every 5s", Table: "orders",
-				Check: orderPart.Check, Needs: orderPart.Needs,
+				Check: order.Check, Needs: orderPart.Needs,
 				Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 					return applyOrders(ctx, tx, batch, set.LeadSpeed)
 				},
 			},
 			{
 				Name: carbuild.Feed, URL: "http://localhost:8091/feeds/builds", Schedule: "@every 5s", Table: "build",
-				Check: buildPart.Check, Needs: buildPart.Needs, Optional: true,
+				Check: carbuild.Check, Needs: buildPart.Needs, Optional: true,
 				Apply: func(ctx context.Context, tx pgx.Tx, batch *subscribe.Batch) error {
 					return applyBuilds(ctx, tx, batch, set.LeadSpeed)
 				},

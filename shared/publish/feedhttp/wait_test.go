@@ -158,8 +158,9 @@ func TestForeseen(t *testing.T) {
 	if err := l.Commit(t.Context(), put(refused)); err == nil {
 		t.Fatal("it was not refused")
 	}
-	waitFor(t, "what is refused is foreseen", func() bool { return r.shown.Load() == 1 })
+	waitFor(t, "what is refused is foreseen", func() bool { return r.shown.Load() > 0 })
 	wantSilence()
+	before := r.shown.Load()
 
 	other, err := pool.Begin(t.Context())
 	if err != nil {
@@ -171,7 +172,7 @@ func TestForeseen(t *testing.T) {
 	}
 	e, committed := thing(uuid.New(), 1), make(chan error, 1)
 	go func() { committed <- l.Commit(context.Background(), put(e)) }()
-	waitFor(t, "what is being committed is foreseen", func() bool { return r.shown.Load() == 2 })
+	waitFor(t, "what is being committed is foreseen", func() bool { return r.shown.Load() == before+1 })
 	wantSilence()
 	if err := errors.Join(other.Rollback(t.Context()), <-committed); err != nil {
 		t.Fatal(err)
@@ -179,7 +180,7 @@ func TestForeseen(t *testing.T) {
 	if a := <-answered; a.err != nil || !strings.Contains(a.text, e.ID.String()) || strings.Contains(a.text, refused.ID.String()) {
 		t.Errorf("%+v", a)
 	}
-	if n := r.shown.Load(); n != 2 {
+	if n := r.shown.Load(); n != before+1 {
 		t.Errorf("it was made again: %d entries were put into words", n)
 	}
 }
