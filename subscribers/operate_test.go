@@ -119,9 +119,9 @@ func TestOperate(t *testing.T) {
 		out, err := o.run(t, 3, "status")
 		want := regexp.MustCompile(`^SERVICE     FEED     STATE   AGE   LAG   REJECTED   SCHEDULE    NEXT   MESSAGE
 billing     -        down    -     -     -          -           -      dial tcp \S+ connect: connection refused
-warehouse   orders   fresh   \ds    0     1          @every 1h   \d+m
+warehouse   orders   fresh   \d+s +0     1          @every 1h   \S+ *
 sales       -        up      -     -     -          -           -      copies no feed
-warehouse   builds   fresh   \ds    0     0          @every 1h   \d+m
+warehouse   builds   fresh   \d+s +0     0          @every 1h   \S+ *
 $`)
 		if !want.MatchString(out) || err.Error() != "2 of 4 rows need attention" {
 			t.Errorf("%v\n%s", err, out)
@@ -142,7 +142,7 @@ $`)
 	})
 	t.Run("rejected entries are listed, retried and dropped", func(t *testing.T) {
 		out, _ := alone.run(t, 0, "rejected", "warehouse", "orders")
-		if lines := strings.Split(out, "\n"); len(lines) != 3 || !regexp.MustCompile(`^`+bad.ID.String()+`   1 +2 +\ds ago +1 +status must`).MatchString(lines[1]) {
+		if lines := strings.Split(out, "\n"); len(lines) != 3 || !regexp.MustCompile(`^`+bad.ID.String()+`   1 +2 +\d+s ago +1 +status must`).MatchString(lines[1]) {
 			t.Errorf("%s", out)
 		}
 		var list []struct {
@@ -271,7 +271,7 @@ $`)
 		if _, err := alone.run(t, 1, "poll", "warehouse", "orders"); !strings.HasPrefix(err.Error(), "warehouse/orders: 502 Bad Gateway: The poll failed: ") {
 			t.Error(err)
 		}
-		if out, _ := alone.run(t, 3, "status"); !regexp.MustCompile(`warehouse   orders   fresh, failing .* \ds +\S.*503`).MatchString(out) {
+		if out, _ := alone.run(t, 3, "status"); !regexp.MustCompile(`warehouse   orders   fresh, failing .* \d+s +\S.*503`).MatchString(out) {
 			t.Error(out)
 		}
 		if out, _ := alone.run(t, 3, "status", "warehouse", "orders"); !strings.Contains(out, "  failing           polls fail since ") {
