@@ -53,7 +53,7 @@ func TestCommandLine(t *testing.T) {
 		"custmers": `there is no command "custmers"; did you mean "customers"?`,
 		"tokens":   `there is no command "tokens"; did you mean "token"?`,
 		"orders":   `there is no command "orders"; see sales-feed --help`,
-		"republis": `there is no command "republis"; did you mean "republish"?`,
+		"republsh": `there is no command "republsh"; did you mean "republish"?`,
 	} {
 		if err := run(t.Context(), []string{args}, nil, &out); !errors.Is(err, daemon.ErrUsage) || err.Error() != says {
 			t.Errorf("%s: %v", args, err)

@@ -51,7 +51,7 @@ func (a App) Republish(ctx context.Context, settings service.Settings, stdout io
 	}
 	done, after, said := 0, r.After, time.Now()
 	limit := rate.NewLimiter(rate.Limit(r.Rate), 1)
-	for err = nil; ; {
+	for {
 		var ids []uuid.UUID
 		rows, _ := db.Query(ctx, `select id from `+r.Table+` where id > $1 and id <= $2 order by id limit 1000`, after, last)
 		if ids, err = pgx.CollectRows(rows, pgx.RowTo[uuid.UUID]); err != nil || len(ids) == 0 {

@@ -297,8 +297,8 @@ func (p *primaries) ask(ctx context.Context, host *pgx.ConnConfig, stands *stand
 		cancel()
 		if errors.Is(err, errMayNotAsk) {
 			p.blind.Do(func() {
-				p.logger.Warn("a primary that was replaced would not be noticed: this role may not ask for timelines. "+
-					"Let a superuser run: grant execute on function pg_control_system() to "+host.User, "address", addr)
+				p.logger.Warn("a primary that was replaced would not be noticed: this role may not ask for timelines", "address", addr,
+					"remedy", "grant execute on function pg_control_system() to "+host.User)
 			})
 			err = nil
 		}
